@@ -1,0 +1,36 @@
+// Where the tests' files are, and a scratch folder for each test.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+namespace graft::tests {
+
+namespace fs = std::filesystem;
+
+/// tests/<name>, for example fixture("parity/bert-mlm").
+fs::path fixture(const std::string& name);
+
+/// An empty folder that goes away with the object.
+struct Scratch {
+  Scratch();
+  ~Scratch();
+  fs::path path;
+  fs::path operator/(const std::string& name) const { return path / name; }
+};
+
+std::string read_text(const fs::path& path);
+void write_text(const fs::path& path, const std::string& text);
+
+/// The text of the exception that `action` throws; "" when it throws none.
+template <class Action>
+std::string message_of(Action&& action) {
+  try {
+    action();
+  } catch (const std::exception& e) {
+    return e.what();
+  }
+  return "";
+}
+
+}  // namespace graft::tests
