@@ -1,6 +1,7 @@
 // Labelled examples of a task in their splits, as the recipe names them, with what a person should know before training.
 #pragma once
 
+#include "graft/data/ragged.h"
 #include "graft/data/table.h"
 
 namespace graft::data {
@@ -38,11 +39,10 @@ struct DataOptions {
 
 /// One split. Row i is example i; texts are kept as the file has them.
 struct Examples {
-  std::vector<std::string> texts;
-  std::vector<std::string> pairs;              // empty or as long as texts
+  Ragged<char> texts;
+  Ragged<char> pairs;                            // empty or as long as texts
   std::vector<int64_t> labels;                 // classification: index into label names
-  std::vector<std::vector<int64_t>> label_sets;  // multilabel: indices; tokens: one per word (texts hold words joined by spaces)
-  std::vector<std::vector<std::string>> words;   // tokens: the words of each example
+  Ragged<int32_t> label_sets;                    // multilabel: indices; tokens: one per word of the text
   std::vector<double> values;                  // regression
   int64_t size() const { return static_cast<int64_t>(texts.size()); }
 };
