@@ -1,0 +1,32 @@
+#include "graft/models/activations.h"
+
+#include "graft/core/error.h"
+
+namespace graft::models {
+
+ReadIndex resolve(const Reads& reads, const std::vector<int64_t>& lengths, torch::Device device) {
+  if (reads.where == Reads::Where::all) return {{}, lengths};
+  if (reads.where == Reads::Where::listed) return {reads.index.to(device), reads.lengths};
+  std::vector<int64_t> rows;
+  int64_t start = 0;
+  for (const auto length : lengths) {
+    rows.push_back(reads.where == Reads::Where::first ? start : start + length - 1);
+    start += length;
+  }
+  return {torch::tensor(rows, torch::kInt64).to(device), std::vector<int64_t>(lengths.size(), 1)};
+}
+
+Rows select(const Rows& rows, const std::vector<int64_t>& order) {
+  std::vector<int64_t> starts(rows.lengths.size() + 1, 0);
+  for (size_t i = 0; i < rows.lengths.size(); ++i) starts[i + 1] = starts[i] + rows.lengths[i];
+  Rows selected;
+  std::vector<Tensor> parts;
+  for (const auto example : order) {
+    parts.push_back(rows.values.narrow(0, starts[example], rows.lengths[example]));
+    selected.lengths.push_back(rows.lengths[example]);
+  }
+  selected.values = torch::cat(parts);
+  return selected;
+}
+
+}  // namespace graft::models

@@ -1,0 +1,44 @@
+// Every model family graft runs: one row each. A new architecture is its own file, one row here and its parity fixtures.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "graft/models/model.h"
+
+namespace graft::models {
+
+/// An exception to "the parameter's name is the key in the file".
+struct KeyRule {
+  enum class What { drop, rename } what;
+  std::string pattern;      // a prefix ("cls."), or with a leading * a suffix ("*.position_ids")
+  std::string replacement;  // rename: takes the place of the pattern
+};
+inline KeyRule drop(std::string pattern) { return {KeyRule::What::drop, std::move(pattern), ""}; }
+inline KeyRule rename(std::string pattern, std::string replacement) {
+  return {KeyRule::What::rename, std::move(pattern), std::move(replacement)};
+}
+
+struct Architecture {
+  std::string model_type;  // as in config.json
+  std::string prefix;      // of the backbone's keys in a file with a head; bare files leave it out ("bert")
+  /// A freshly initialised model. Throws Kind::model for a configuration that graft does not compute.
+  std::shared_ptr<Model> (*create)(const Json& config, const Task& task);
+  /// "BertForSequenceClassification": what transformers builds for the task.
+  std::string (*class_name)(const Task& task);
+  std::vector<KeyRule> rules;  // tried on every key that no parameter has
+  std::vector<std::pair<std::string, std::string>> tied;  // (alias in some files, the parameter that it equals)
+};
+
+const std::vector<Architecture>& architectures();
+
+/// By `model_type` of config.json, else by `architectures` in it ("BertModel").
+/// Throws Kind::model listing the known families when neither is known.
+const Architecture& find_architecture(const Json& config);
+
+Architecture bert();
+Architecture roberta();
+
+}  // namespace graft::models

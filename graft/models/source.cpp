@@ -1,0 +1,89 @@
+#include "graft/models/source.h"
+
+#include "graft/core/error.h"
+
+namespace graft::models {
+
+Source Source::open(const std::filesystem::path& folder) {
+  GRAFT_CHECK(model, std::filesystem::exists(folder), "{}: there is no such model folder. Give the folder that holds config.json and the weights.", folder.string());
+  const auto config_path = folder / "config.json";
+  GRAFT_CHECK(model, std::filesystem::exists(config_path), "{}: has no config.json. Give the folder of a model as transformers saves it.", folder.string());
+  Source source;
+  source.folder = folder;
+  try {
+    source.config = Json::parse(io::read_file(config_path));
+  } catch (const Json::parse_error& e) {
+    fail(Kind::model, "{}: is not JSON ({}). Download the model again.", config_path.string(), e.what());
+  }
+  GRAFT_CHECK(model, source.config.is_object(), "{}: is not a JSON object. Download the model again.", config_path.string());
+  source.architecture = &find_architecture(source.config);
+  source.checkpoint = io::read_checkpoint(folder);
+  return source;
+}
+
+std::string Source::description(const Model& model) const {
+  int64_t count = 0;
+  for (const auto& item : model.parameters_by_key()) count += item.value().numel();
+  return fmt::format("{} ({}, {} blocks, {:.1f} M parameters)", folder.filename().string(), architecture->model_type,
+                     model.chains.front().blocks.size(), static_cast<double>(count) / 1e6);
+}
+
+Loaded load(const Source& source, const Task& task, uint64_t seed, bool keep_head) {
+  torch::manual_seed(seed);
+  Loaded loaded;
+  loaded.model = source.architecture->create(source.config, task);
+  auto tensors = source.checkpoint.tensors;
+  if (!keep_head) {
+    std::map<std::string, Tensor> fresh;
+    for (const auto& item : loaded.model->head->named_parameters()) fresh[item.key()] = item.value().detach().clone();
+    loaded.report = load_weights(*loaded.model, *source.architecture, tensors, source.folder.string(), true);
+    // A head for other labels starts fresh; what was pretrained with the encoder (a pooler) stays.
+    torch::NoGradGuard no_grad;
+    for (auto& item : loaded.model->head->named_parameters()) {
+      if (item.key().starts_with(source.architecture->prefix + ".") || !loaded.report.key_in_file.contains(item.key())) continue;
+      item.value().copy_(fresh.at(item.key()));
+      loaded.report.key_in_file.erase(item.key());
+      loaded.report.fresh.push_back(item.key());
+    }
+  } else {
+    loaded.report = load_weights(*loaded.model, *source.architecture, tensors, source.folder.string(), true);
+  }
+  return loaded;
+}
+
+std::shared_ptr<Model> random_copy(const Source& source, const Task& task, uint64_t seed) {
+  torch::manual_seed(seed);
+  return source.architecture->create(source.config, task);
+}
+
+Task task_of(const Json& config, const Architecture& architecture) {
+  const auto names = config.value("architectures", std::vector<std::string>{});
+  const auto labels = config.contains("id2label") ? static_cast<int64_t>(config["id2label"].size()) : 2;
+  for (const auto& name : names) {
+    if (name == architecture.class_name({"features"})) return {"features"};
+    if (name == architecture.class_name({"masked_lm"})) return {"masked_lm"};
+    if (name == architecture.class_name({"tokens", labels})) return {"tokens", labels};
+    if (name == architecture.class_name({"classification", labels})) {
+      const auto problem = config.contains("problem_type") && config["problem_type"].is_string() ? config["problem_type"].get<std::string>() : std::string();
+      if (problem == "multi_label_classification") return {"multilabel", labels};
+      if (problem == "regression" || (problem.empty() && labels == 1)) return {"regression", labels};
+      return {"classification", labels};
+    }
+  }
+  return {"features"};
+}
+
+std::vector<std::string> label_names(const Json& config) {
+  std::vector<std::string> names;
+  if (!config.contains("id2label") || !config["id2label"].is_object()) return names;
+  names.resize(config["id2label"].size());
+  for (const auto& item : config["id2label"].items()) {
+    const auto id = std::strtoll(item.key().c_str(), nullptr, 10);
+    GRAFT_CHECK(model, id >= 0 && id < static_cast<int64_t>(names.size()) && item.value().is_string(),
+                "config.json: id2label is not a list of names by 0, 1, 2, ...; correct it.");
+    names[id] = item.value().get<std::string>();
+  }
+  return names;
+}
+
+}  // namespace graft::models
