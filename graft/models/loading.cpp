@@ -8,31 +8,6 @@
 namespace graft::models {
 namespace {
 
-torch::Dtype scalar_type(io::DType type) {
-  switch (type) {
-    case io::DType::f64: return torch::kFloat64;
-    case io::DType::f32: return torch::kFloat32;
-    case io::DType::f16: return torch::kFloat16;
-    case io::DType::bf16: return torch::kBFloat16;
-    case io::DType::i64: return torch::kInt64;
-    case io::DType::i32: return torch::kInt32;
-    case io::DType::i16: return torch::kInt16;
-    case io::DType::i8: return torch::kInt8;
-    case io::DType::u8: return torch::kUInt8;
-    case io::DType::boolean: return torch::kBool;
-  }
-  GRAFT_ASSERT(false);
-  return torch::kFloat32;
-}
-
-io::DType file_type(torch::Dtype type) {
-  for (const auto candidate : {io::DType::f64, io::DType::f32, io::DType::f16, io::DType::bf16, io::DType::i64, io::DType::i32,
-                               io::DType::i16, io::DType::i8, io::DType::u8, io::DType::boolean})
-    if (scalar_type(candidate) == type) return candidate;
-  GRAFT_ASSERT(false, "a tensor type that safetensors does not have");
-  return io::DType::f32;
-}
-
 bool is_floating(io::DType type) {
   return type == io::DType::f64 || type == io::DType::f32 || type == io::DType::f16 || type == io::DType::bf16;
 }
@@ -117,6 +92,31 @@ struct Loader {
 
 }  // namespace
 
+torch::Dtype scalar_type(io::DType type) {
+  switch (type) {
+    case io::DType::f64: return torch::kFloat64;
+    case io::DType::f32: return torch::kFloat32;
+    case io::DType::f16: return torch::kFloat16;
+    case io::DType::bf16: return torch::kBFloat16;
+    case io::DType::i64: return torch::kInt64;
+    case io::DType::i32: return torch::kInt32;
+    case io::DType::i16: return torch::kInt16;
+    case io::DType::i8: return torch::kInt8;
+    case io::DType::u8: return torch::kUInt8;
+    case io::DType::boolean: return torch::kBool;
+  }
+  GRAFT_ASSERT(false);
+  return torch::kFloat32;
+}
+
+io::DType file_type(torch::Dtype type) {
+  for (const auto candidate : {io::DType::f64, io::DType::f32, io::DType::f16, io::DType::bf16, io::DType::i64, io::DType::i32,
+                               io::DType::i16, io::DType::i8, io::DType::u8, io::DType::boolean})
+    if (scalar_type(candidate) == type) return candidate;
+  GRAFT_ASSERT(false, "a tensor type that safetensors does not have");
+  return io::DType::f32;
+}
+
 Tensor to_tensor(const std::string& name, const io::TensorView& view) {
   const auto type = torch::TensorOptions().dtype(scalar_type(view.dtype));
   int64_t last = 0;
@@ -156,8 +156,7 @@ io::TensorMap to_views(const std::map<std::string, Tensor>& tensors) {
 
 LoadReport load_weights(Model& model, const Architecture& architecture, const io::TensorMap& tensors, const std::string& where,
                         bool fresh_head) {
-  Loader loader{.model = model, .architecture = architecture, .where = where, .fresh_head = fresh_head};
-  loader.targets = model.parameters_by_key();
+  Loader loader{model, architecture, where, fresh_head, model.parameters_by_key(), {}, {}, {}};
   for (const auto& item : model.buffers_by_key()) loader.targets.insert(item.key(), item.value());
 
   for (const auto& [key, view] : tensors) {

@@ -7,6 +7,10 @@
 
 namespace graft::models {
 
+torch::Dtype scalar_type(io::DType type);
+/// Throws a bug for types that safetensors does not have (complex).
+io::DType file_type(torch::Dtype type);
+
 /// A copy in memory; halves become float32, integers stay. Throws Kind::model naming the tensor when a value is NaN or infinite.
 Tensor to_tensor(const std::string& name, const io::TensorView& view);
 /// A view of a tensor's bytes for the safetensors writer; the tensor must be contiguous, on the CPU, and outlive the view.

@@ -1,0 +1,31 @@
+// Activations at a boundary for any examples: read from a store where there is one, else computed by the frozen blocks.
+#pragma once
+
+#include "graft/features/store.h"
+
+namespace graft::features {
+
+class Feed {
+ public:
+  Feed(models::Model& model, const Inputs& inputs) : model_(model), inputs_(inputs) {}
+
+  /// Later reads at this boundary come from the store.
+  void use(const std::string& chain, int64_t boundary, Store store);
+  void forget_stores() { stores_.clear(); }
+
+  /// What enters block `boundary` of the chain, without gradient: from its store, from the nearest store before it
+  /// and the blocks between, or from the inputs.
+  models::Activations enter(const std::string& chain, int64_t boundary, const std::vector<int64_t>& examples, const models::Reads& reads) const;
+
+  /// Rows that an example costs behind the boundary, for batches of like length.
+  int64_t rows(const std::string& chain, int64_t boundary, int64_t example) const;
+  bool stored(const std::string& chain, int64_t boundary) const { return stores_.contains({chain, boundary}); }
+  const Inputs& inputs() const { return inputs_; }
+
+ private:
+  models::Model& model_;
+  const Inputs& inputs_;
+  std::map<std::pair<std::string, int64_t>, Store> stores_;
+};
+
+}  // namespace graft::features

@@ -1,0 +1,338 @@
+#include "graft/features/store.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <numeric>
+
+#include "graft/core/error.h"
+#include "graft/core/hash.h"
+#include "graft/core/interrupt.h"
+#include "graft/io/safetensors.h"
+#include "graft/models/loading.h"
+
+namespace graft::features {
+namespace {
+
+using models::Activations;
+using models::Rows;
+using torch::Tensor;
+
+torch::Dtype stored_type(const StoreOptions& options) {
+  if (options.precision == "bfloat16") return torch::kBFloat16;
+  if (options.precision == "float16") return torch::kFloat16;
+  GRAFT_CHECK(usage, options.precision == "float32", "features.precision: expected float32, bfloat16 or float16, found {}.", options.precision);
+  return torch::kFloat32;
+}
+
+/// The parts of the activations by the names that the file gives them.
+std::map<std::string, const Rows*> parts_of(const Activations& x, const std::vector<std::string>& slots) {
+  std::map<std::string, const Rows*> parts;
+  if (x.hidden.values.defined()) parts["hidden"] = &x.hidden;
+  for (const auto& slot : slots) parts["kept." + slot] = &x.kept.at(slot);
+  return parts;
+}
+
+/// Rows of a part for an example: its share of a probe says whether they follow the length or are constant.
+struct Column {
+  std::vector<int64_t> shape;  // of one row
+  torch::Dtype type;
+  std::vector<uint64_t> starts;  // first row of each example, in the file's order
+  uint64_t offset = 0;           // of the values in the file
+  uint64_t row_bytes = 0;
+};
+
+}  // namespace
+
+// A store's file: safetensors with "<part>" (rows, ...), "<part>.starts" (examples + 1). Examples stand in their own
+// order, so a batch of neighbours is one span.
+struct Store::State {
+  explicit State(const fs::path& file) : file(io::read_safetensors(file)) {
+    for (const auto& [name, view] : this->file.tensors) {
+      if (name.ends_with(".starts")) continue;
+      const auto& starts = this->file.tensors.at(name + ".starts");
+      Part part;
+      part.starts.resize(starts.shape[0]);
+      std::memcpy(part.starts.data(), starts.data, starts.shape[0] * sizeof(int64_t));
+      part.view = &view;
+      parts[name] = std::move(part);
+    }
+    GRAFT_CHECK(data, !parts.empty(), "{}: is no store of activations. Remove it; graft makes it again.", file.string());
+  }
+
+  struct Part {
+    std::vector<int64_t> starts;
+    const io::TensorView* view;
+  };
+  io::SafetensorsFile file;
+  std::map<std::string, Part> parts;
+};
+
+Store::Store(const fs::path& file) : state_(std::make_shared<State>(file)) {}
+
+int64_t Store::size() const { return static_cast<int64_t>(state_->parts.begin()->second.starts.size()) - 1; }
+
+int64_t Store::length(int64_t example) const {
+  const auto& starts = state_->parts.at("hidden").starts;
+  return starts[example + 1] - starts[example];
+}
+
+Activations Store::read(const std::vector<int64_t>& examples, torch::Device device) const {
+  Activations x;
+  for (const auto& [name, part] : state_->parts) {
+    const auto& view = *part.view;
+    int64_t row_bytes = io::element_size(view.dtype);
+    for (size_t i = 1; i < view.shape.size(); ++i) row_bytes *= view.shape[i];
+    Rows rows;
+    int64_t total = 0;
+    for (const auto example : examples) {
+      rows.lengths.push_back(part.starts[example + 1] - part.starts[example]);
+      total += rows.lengths.back();
+    }
+    auto shape = view.shape;
+    shape[0] = total;
+    auto values = torch::empty(shape, models::scalar_type(view.dtype));
+    auto* out = static_cast<char*>(values.data_ptr());
+    for (size_t i = 0; i < examples.size(); ++i) {
+      std::memcpy(out, view.data + part.starts[examples[i]] * row_bytes, rows.lengths[i] * row_bytes);
+      out += rows.lengths[i] * row_bytes;
+    }
+    rows.values = values.is_floating_point() ? values.to(device, torch::kFloat32) : values.to(device);
+    if (name == "hidden") x.hidden = std::move(rows);
+    else x.kept[name.substr(5)] = std::move(rows);
+  }
+  return x;
+}
+
+std::vector<std::vector<int64_t>> batches_by_length(const Inputs& inputs, int64_t tokens) {
+  std::vector<int64_t> order(inputs.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return inputs.length(a) < inputs.length(b); });
+  std::vector<std::vector<int64_t>> batches;
+  int64_t rows = 0;
+  for (const auto example : order) {
+    if (batches.empty() || rows + inputs.length(example) > tokens) {
+      batches.emplace_back();
+      rows = 0;
+    }
+    batches.back().push_back(example);
+    rows += inputs.length(example);
+  }
+  return batches;
+}
+
+std::string store_key(const models::Model& model, const std::string& chain, int64_t boundary, const models::Reads& reads,
+                      const Inputs& inputs, const StoreOptions& options) {
+  Sha256 hash;
+  const auto& c = model.chain(chain);
+  std::set<std::string> groups;
+  for (int64_t i = 0; i < boundary; ++i) {
+    groups.insert(c.blocks[i].groups.begin(), c.blocks[i].groups.end());
+    groups.insert(c.blocks[i].uses.begin(), c.blocks[i].uses.end());
+  }
+  const auto add = [&](const std::string& key, const Tensor& value) {
+    if (!groups.contains(model.group_of(key))) return;
+    const auto bytes = value.detach().cpu().contiguous();
+    hash.update(key).update(bytes.const_data_ptr(), bytes.nbytes());
+  };
+  for (const auto& item : model.parameters_by_key()) add(item.key(), item.value());
+  for (const auto& item : model.buffers_by_key()) add(item.key(), item.value());
+  const bool at_end = boundary == static_cast<int64_t>(c.blocks.size());
+  hash.update(fmt::format("{} {} {} {} {} {} {}", chain, boundary, at_end ? static_cast<int>(reads.where) : -1, inputs.hash(),
+                          options.precision, options.capture_tokens, at::get_num_threads()));
+  return hash.hex().substr(0, 32);
+}
+
+namespace {
+
+/// One store in the making. Row counts are known before the pass, so the file is laid out first and filled in any order.
+class Writer {
+ public:
+  Writer(const fs::path& target, int64_t examples, const std::map<std::string, const Rows*>& probe, const std::map<std::string, std::vector<int64_t>>& starts,
+         torch::Dtype type)
+      : file_(target) {
+    Json header = Json::object();
+    uint64_t offset = 0;
+    std::map<std::string, Tensor> fixed;
+    for (const auto& [name, rows] : probe) {
+      Column column;
+      column.shape = rows->values.sizes().slice(1).vec();
+      column.type = rows->values.is_floating_point() ? type : rows->values.scalar_type();
+      column.row_bytes = torch::elementSize(column.type);
+      for (const auto n : column.shape) column.row_bytes *= n;
+      column.starts.assign(starts.at(name).begin(), starts.at(name).end());
+      auto shape = column.shape;
+      shape.insert(shape.begin(), static_cast<int64_t>(column.starts.back()));
+      column.offset = offset;
+      offset += column.starts.back() * column.row_bytes;
+      header[name] = {{"dtype", io::dtype_name(models::file_type(column.type))}, {"shape", shape}, {"data_offsets", {column.offset, offset}}};
+      columns_[name] = std::move(column);
+    }
+    for (auto& [name, column] : columns_) {
+      starts_offset_[name] = offset;
+      header[name + ".starts"] = {{"dtype", "I64"}, {"shape", {examples + 1}}, {"data_offsets", {offset, offset + 8 * (examples + 1)}}};
+      offset += 8 * (examples + 1);
+    }
+    auto text = header.dump();
+    text.resize((text.size() + 7) / 8 * 8, ' ');
+    const uint64_t size = text.size();
+    file_.write({reinterpret_cast<const char*>(&size), 8});
+    file_.write(text);
+    base_ = 8 + size;
+    for (auto& [name, column] : columns_)
+      file_.write_at(base_ + starts_offset_[name], {reinterpret_cast<const char*>(column.starts.data()), column.starts.size() * 8});
+  }
+
+  void put(const std::vector<int64_t>& examples, const std::map<std::string, const Rows*>& parts) {
+    for (const auto& [name, rows] : parts) {
+      const auto& column = columns_.at(name);
+      const auto values = rows->values.detach().to(torch::kCPU, column.type).contiguous();
+      const auto* bytes = static_cast<const char*>(values.const_data_ptr());
+      for (size_t i = 0; i < examples.size(); ++i) {
+        const auto size = rows->lengths[i] * column.row_bytes;
+        file_.write_at(base_ + column.offset + column.starts[examples[i]] * column.row_bytes, {bytes, size});
+        bytes += size;
+      }
+    }
+  }
+
+  void commit() { file_.commit(); }
+
+ private:
+  io::FileWriter file_;
+  std::map<std::string, Column> columns_;
+  std::map<std::string, uint64_t> starts_offset_;
+  uint64_t base_ = 0;
+};
+
+/// Runs frozen blocks as they are when stored: evaluation mode, no gradient.
+struct FrozenPass {
+  explicit FrozenPass(models::Model& model) : model(model), was_training(model.is_training()) { model.eval(); }
+  ~FrozenPass() { model.train(was_training); }
+  models::Model& model;
+  bool was_training;
+  torch::NoGradGuard no_grad;
+};
+
+std::vector<std::string> stored_slots(const models::Model& model, const std::string& chain, int64_t boundary) {
+  return model.slots_across(chain, boundary);
+}
+
+/// First row of each example for each part. Parts whose rows follow the length of the input (hidden states before the
+/// end of the chain) are told by a probe of two examples; others have the probe's own count for every example.
+std::map<std::string, std::vector<int64_t>> row_starts(const Inputs& inputs, const std::map<std::string, const Rows*>& probe, int64_t probe_example) {
+  std::map<std::string, std::vector<int64_t>> starts;
+  for (const auto& [name, rows] : probe) {
+    const bool follows = rows->lengths[0] == inputs.length(probe_example);
+    auto& s = starts[name];
+    s.assign(inputs.size() + 1, 0);
+    for (int64_t i = 0; i < inputs.size(); ++i) s[i + 1] = s[i] + (follows ? inputs.length(i) : rows->lengths[0]);
+  }
+  return starts;
+}
+
+/// An example whose length is not 1, so that "as long as the input" and "one row" can be told apart.
+int64_t telling_example(const Inputs& inputs) {
+  for (int64_t i = 0; i < inputs.size(); ++i)
+    if (inputs.length(i) != 1) return i;
+  return 0;
+}
+
+struct Plan {
+  int64_t boundary;
+  fs::path file;
+  std::map<std::string, std::vector<int64_t>> starts;
+  Activations probe;
+  uint64_t bytes = 0;
+};
+
+Plan plan_store(models::Model& model, const std::string& chain, int64_t boundary, const models::Reads& reads, const Inputs& inputs, torch::Dtype type) {
+  const auto example = telling_example(inputs);
+  Plan plan{.boundary = boundary};
+  const FrozenPass pass(model);
+  plan.probe = model.forward(chain, 0, boundary, inputs.batch(chain, {example}), reads);
+  const auto parts = parts_of(plan.probe, stored_slots(model, chain, boundary));
+  plan.starts = row_starts(inputs, parts, example);
+  for (const auto& [name, rows] : parts) {
+    uint64_t row = rows->values.is_floating_point() ? torch::elementSize(type) : rows->values.element_size();
+    for (const auto n : rows->values.sizes().slice(1)) row *= n;
+    plan.bytes += plan.starts.at(name).back() * row + 8 * (inputs.size() + 1);
+  }
+  return plan;
+}
+
+}  // namespace
+
+uint64_t store_bytes(models::Model& model, const std::string& chain, int64_t boundary, const Inputs& inputs, const StoreOptions& options) {
+  return plan_store(model, chain, boundary, model.head->reads(), inputs, stored_type(options)).bytes;
+}
+
+CaptureResult capture(models::Model& model, const std::string& chain, const std::vector<int64_t>& boundaries,
+                      const models::Reads& reads, const Inputs& inputs, const fs::path& folder, const StoreOptions& options,
+                      const std::function<void(int64_t, int64_t)>& progress) {
+  CaptureResult result;
+  result.stores.resize(boundaries.size());
+  if (!options.enabled || inputs.size() == 0) return result;
+  io::make_folder(folder);
+  io::sweep_temporaries(folder);
+  const auto type = stored_type(options);
+  const auto started = std::chrono::steady_clock::now();
+
+  // The nearest boundary to the head is asked for most often, so the budget is spent from there.
+  std::vector<size_t> by_worth(boundaries.size());
+  std::iota(by_worth.begin(), by_worth.end(), 0);
+  std::sort(by_worth.begin(), by_worth.end(), [&](size_t a, size_t b) { return boundaries[a] > boundaries[b]; });
+  uint64_t spent = 0;
+  std::vector<std::pair<size_t, Plan>> missing;
+  for (const auto i : by_worth) {
+    auto plan = plan_store(model, chain, boundaries[i], reads, inputs, type);
+    if (static_cast<double>(spent + plan.bytes) > options.budget_gb * 1e9) {
+      result.notes.push_back(fmt::format("boundary {} of {} would take {:.1f} GB of the {:.1f} GB that features.budget_gb allows; it is recomputed in each epoch",
+                                         boundaries[i], chain, plan.bytes / 1e9, options.budget_gb));
+      continue;
+    }
+    spent += plan.bytes;
+    plan.file = folder / (store_key(model, chain, boundaries[i], reads, inputs, options) + ".safetensors");
+    if (fs::exists(plan.file)) result.stores[i] = Store(plan.file);
+    else missing.push_back({i, std::move(plan)});
+  }
+  if (missing.empty()) return result;
+
+  uint64_t needed = 0;
+  for (const auto& item : missing) needed += item.second.bytes;
+  io::require_space(folder, needed, "stored activations");
+  std::sort(missing.begin(), missing.end(), [](const auto& a, const auto& b) { return a.second.boundary < b.second.boundary; });
+  std::vector<std::unique_ptr<Writer>> writers;
+  for (const auto& [i, plan] : missing)
+    writers.push_back(std::make_unique<Writer>(plan.file, inputs.size(), parts_of(plan.probe, stored_slots(model, chain, plan.boundary)), plan.starts, type));
+
+  const FrozenPass pass(model);
+  int64_t done = 0;
+  for (const auto& examples : batches_by_length(inputs, options.capture_tokens)) {
+    auto x = inputs.batch(chain, examples);
+    int64_t at = 0;
+    for (size_t m = 0; m < missing.size(); ++m) {
+      const auto boundary = missing[m].second.boundary;
+      x = model.forward(chain, at, boundary, std::move(x), reads);
+      at = boundary;
+      writers[m]->put(examples, parts_of(x, stored_slots(model, chain, boundary)));
+    }
+    done += static_cast<int64_t>(examples.size());
+    stop_if_interrupted();
+    if (progress) progress(done, inputs.size());
+  }
+  for (size_t m = 0; m < missing.size(); ++m) {
+    writers[m]->commit();
+    result.stores[missing[m].first] = Store(missing[m].second.file);
+  }
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  return result;
+}
+
+void prune(const fs::path& folder, const std::vector<std::string>& keep) {
+  if (!fs::exists(folder)) return;
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (std::find(keep.begin(), keep.end(), entry.path().filename()) == keep.end()) io::remove_all(entry.path());
+}
+
+}  // namespace graft::features

@@ -1,0 +1,47 @@
+// AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101, alg. 2) through ATen's fused kernel:
+// one call updates all parameters that share a learning rate and a decay.
+#pragma once
+
+#include <torch/types.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+namespace graft::train {
+
+using torch::Tensor;
+
+class AdamW {
+ public:
+  struct Options {
+    double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
+  };
+
+  explicit AdamW(Options options) : options_(options) {}
+
+  /// Parameters that step together. A parameter belongs to one set; identity is its address, never its value.
+  void add(const std::string& name, const Tensor& parameter, double learning_rate, double weight_decay);
+
+  /// One step from the parameters' gradients, every learning rate times `factor` (the schedule). Undefined gradients count as 0.
+  void step(double factor);
+  void zero_grad();
+  /// Scales all gradients so that their common norm is at most `max_norm`; returns the norm before. 0 leaves them.
+  double clip_gradients(double max_norm);
+
+  /// "<parameter>.exp_avg", ".exp_avg_sq", ".step": for checkpoints.
+  std::map<std::string, Tensor> state() const;
+  void load_state(const std::map<std::string, Tensor>& state);
+
+ private:
+  struct Set {
+    double learning_rate, weight_decay;
+    std::vector<std::string> names;
+    std::vector<Tensor> parameters, exp_avgs, exp_avg_sqs, steps;
+  };
+  std::vector<Tensor> gradients();
+  Options options_;
+  std::vector<Set> sets_;
+};
+
+}  // namespace graft::train

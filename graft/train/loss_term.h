@@ -1,0 +1,21 @@
+// One penalty beside the task loss (graft/retain). Terms are summed and never see each other.
+#pragma once
+
+#include "graft/train/stream.h"
+
+namespace graft::train {
+
+struct Step {
+  models::Model& model;
+  const std::vector<int64_t>& examples;
+  const Outputs& outputs;
+  uint64_t epoch;
+};
+
+struct LossTerm {
+  virtual ~LossTerm() = default;
+  /// A scalar; added once a step, with the weight that the term itself applies.
+  virtual Tensor value(const Step& step) = 0;
+};
+
+}  // namespace graft::train

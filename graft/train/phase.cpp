@@ -1,0 +1,187 @@
+#include "graft/train/phase.h"
+
+#include <cmath>
+
+#include "graft/core/error.h"
+#include "graft/core/interrupt.h"
+#include "graft/core/random.h"
+#include "graft/io/fields.h"
+#include "graft/train/batches.h"
+#include "graft/train/schedule.h"
+
+namespace graft::train {
+namespace {
+
+/// Weight decay is for matrices; biases and norms have one dimension.
+bool decays(const Tensor& parameter) { return parameter.dim() > 1; }
+
+}  // namespace
+
+Phase::Phase(models::Model& model, PhasePlan plan, const TrainOptions& options, const Stream& train, const Stream& validation,
+             uint64_t seed, std::vector<std::shared_ptr<LossTerm>> terms)
+    : model_(model), plan_(std::move(plan)), options_(options), train_(train), validation_(validation), seed_(seed),
+      terms_(std::move(terms)), optimizer_(AdamW::Options{}) {
+  model_.unfreeze_only(plan_.trainable);
+  for (const auto& item : model_.parameters_by_key()) {
+    const auto group = model_.group_of(item.key());
+    if (!plan_.trainable.contains(group)) continue;
+    optimizer_.add(item.key(), item.value(), plan_.learning_rates.at(group), decays(item.value()) ? plan_.weight_decay : 0);
+  }
+  if (plan_.start_metric) {
+    state_.has_best = true;
+    state_.best = state_.reference = *plan_.start_metric;
+    best_ = weights();
+  }
+}
+
+std::map<std::string, Tensor> Phase::weights() const {
+  std::map<std::string, Tensor> copies;
+  const auto copy = [&](const auto& items) {
+    for (const auto& item : items)
+      if (plan_.trainable.contains(model_.group_of(item.key()))) copies[item.key()] = item.value().detach().clone();
+  };
+  copy(model_.parameters_by_key());
+  copy(model_.buffers_by_key());
+  return copies;
+}
+
+void Phase::run(const PhaseHooks& hooks) {
+  model_.train();
+  while (!state_.done) {
+    const auto epoch = static_cast<uint64_t>(state_.epoch);
+    const auto batches = epoch_batches(train_, options_.batch_size, seed_of(seed_, {plan_.stage, plan_.name, "order"}, {epoch}));
+    const auto steps = static_cast<int64_t>(batches.size());
+    for (; state_.step < steps; ++state_.step) {
+      stop_if_interrupted();
+      // One step ahead, so that the first step learns too.
+      const double position = static_cast<double>(state_.epoch * steps + state_.step + 1) / static_cast<double>(plan_.epochs * steps + 1);
+      train_step(batches[state_.step], position);
+      if (hooks.step_done)
+        hooks.step_done(state_.epoch, state_.step + 1, steps, state_.weight_sum > 0 ? state_.loss_sum / state_.weight_sum : 0,
+                        static_cast<int64_t>(batches[state_.step].size()));
+    }
+    finish_epoch(hooks);
+  }
+}
+
+void Phase::train_step(const std::vector<int64_t>& batch, double position) {
+  const auto epoch = static_cast<uint64_t>(state_.epoch);
+  const double total = train_.weight(batch, epoch);
+  if (total == 0) return;  // a batch without a single label or mask
+  optimizer_.zero_grad();
+  double loss_sum = 0;
+  uint64_t part = 0;
+  for (const auto& examples : micro_batches(train_, batch, options_.micro_batch_tokens)) {
+    torch::manual_seed(seed_of(seed_, {plan_.stage, plan_.name, "dropout"}, {epoch, static_cast<uint64_t>(state_.step), part++}));
+    Tensor loss;
+    {
+      const Autocast autocast(model_.device(), options_.precision == "bfloat16");
+      const auto outputs = forward_behind(model_, train_.enter(examples, epoch), train_.reads(examples, epoch));
+      loss = train_.loss_sum(outputs, examples, epoch) / total;
+      for (const auto& term : terms_) loss = loss + term->value({model_, examples, outputs, epoch});
+    }
+    loss_sum += loss.item<double>() * total;
+    if (!std::isfinite(loss_sum)) {
+      const auto block = first_bad_block(model_, train_, examples, epoch);
+      fail(Kind::numerical, "{}, epoch {}, step {}: the loss is {}. The first values that are not finite come from: {}. The best weights so far are "
+           "in the run's newest checkpoint; lower the learning rate of this phase, or train in float32.",
+           plan_.name, state_.epoch + 1, state_.step + 1, loss_sum, block);
+    }
+    loss.backward();
+  }
+  const double norm = optimizer_.clip_gradients(options_.max_gradient_norm);
+  GRAFT_CHECK(numerical, std::isfinite(norm), "{}, epoch {}, step {}: the gradients are not finite while the loss is. The best weights so far are in "
+              "the run's newest checkpoint; lower the learning rate of this phase, or train in float32.", plan_.name, state_.epoch + 1, state_.step + 1);
+  optimizer_.step(linear_warmup_decay(position, options_.warmup_fraction));
+  state_.loss_sum += loss_sum;
+  state_.weight_sum += total;
+}
+
+void Phase::finish_epoch(const PhaseHooks& hooks) {
+  const auto predictions = this->predictions();
+  const double value = metric_of(plan_.metric, predictions);
+  const double sign = smaller_is_better(plan_.metric) ? -1 : 1;
+  GRAFT_CHECK(numerical, std::isfinite(value), "{}, epoch {}: the validation {} is not a finite number. The best weights so far are in the run's newest checkpoint.",
+              plan_.name, state_.epoch + 1, plan_.metric);
+  ++state_.epoch;
+  const bool best = !state_.has_best || sign * (value - state_.best) > 0;
+  const bool improved = !state_.has_best || sign * (value - state_.reference) > plan_.min_improvement;
+  if (best) {
+    state_.best = value;
+    state_.best_epoch = state_.epoch;
+    best_ = weights();
+  }
+  state_.has_best = true;
+  state_.without_improvement = improved ? 0 : state_.without_improvement + 1;
+  if (improved) state_.reference = value;
+  Json row{{"epoch", state_.epoch},
+           {"loss", state_.weight_sum > 0 ? state_.loss_sum / state_.weight_sum : 0.0},
+           {"validation_loss", predictions.loss},
+           {plan_.metric, value},
+           {"best", best}};
+  state_.history.push_back(row);
+  state_.step = 0;
+  state_.loss_sum = state_.weight_sum = 0;
+  const bool settled = plan_.patience > 0 && state_.epoch >= plan_.min_epochs && state_.without_improvement >= plan_.patience;
+  state_.done = state_.epoch >= plan_.epochs || settled;
+  if (hooks.epoch_done) hooks.epoch_done(row);
+}
+
+Predictions Phase::predictions() const {
+  return evaluate(model_, validation_, options_.micro_batch_tokens, options_.precision == "bfloat16");
+}
+
+void Phase::restore_best() {
+  const torch::NoGradGuard no_grad;
+  const auto put = [&](auto items) {
+    for (auto& item : items) {
+      const auto found = best_.find(item.key());
+      if (found != best_.end()) item.value().copy_(found->second);
+    }
+  };
+  put(model_.parameters_by_key());
+  put(model_.buffers_by_key());
+}
+
+Json Phase::state_json() const {
+  auto json = io::write_value(state_);
+  json["history"] = state_.history;
+  return json;
+}
+
+std::map<std::string, Tensor> Phase::state_tensors() const {
+  std::map<std::string, Tensor> tensors;
+  for (const auto& [key, value] : weights()) tensors["weights." + key] = value;
+  for (const auto& [key, value] : best_) tensors["best." + key] = value;
+  for (const auto& [key, value] : optimizer_.state()) tensors["optimizer." + key] = value;
+  return tensors;
+}
+
+void Phase::resume(const Json& json, const std::map<std::string, Tensor>& tensors) {
+  auto fields = json;
+  state_.history = fields.value("history", Json::array());
+  fields.erase("history");
+  std::vector<std::string> mistakes;
+  io::read_value(fields, state_, "", mistakes);
+  GRAFT_CHECK(disk, mistakes.empty(), "the checkpoint's state cannot be read: {}", listed(mistakes));
+  const torch::NoGradGuard no_grad;
+  std::map<std::string, Tensor> optimizer;
+  best_.clear();
+  const auto put = [&](auto items) {
+    for (auto& item : items) {
+      if (!plan_.trainable.contains(model_.group_of(item.key()))) continue;
+      const auto found = tensors.find("weights." + item.key());
+      GRAFT_CHECK(disk, found != tensors.end(), "the checkpoint does not fit the run: {} is missing. Resume with the recipe that the run was started with.", item.key());
+      item.value().copy_(found->second);
+    }
+  };
+  put(model_.parameters_by_key());
+  put(model_.buffers_by_key());
+  for (const auto& [name, value] : tensors) {
+    if (name.starts_with("best.")) best_[name.substr(5)] = value.clone();
+    if (name.starts_with("optimizer.")) optimizer[name.substr(10)] = value;
+  }
+  optimizer_.load_state(optimizer);
+}
+
+}  // namespace graft::train

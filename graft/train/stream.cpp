@@ -1,0 +1,77 @@
+#include "graft/train/stream.h"
+
+#include <ATen/autocast_mode.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "graft/core/interrupt.h"
+#include "graft/train/batches.h"
+
+namespace graft::train {
+
+Autocast::Autocast(torch::Device device, bool on) : device_(device.type()), on_(on) {
+  if (!on_) return;
+  at::autocast::set_autocast_enabled(device_, true);
+  at::autocast::set_autocast_dtype(device_, torch::kBFloat16);
+}
+
+Autocast::~Autocast() {
+  if (!on_) return;
+  at::autocast::clear_cache();
+  at::autocast::set_autocast_enabled(device_, false);
+}
+
+Outputs forward_behind(models::Model& model, std::map<std::string, Activations> entering, const std::optional<Reads>& reads) {
+  const auto needed = reads.value_or(model.head->reads());
+  std::map<std::string, Activations> ends;
+  for (const auto& chain : model.chains) {
+    auto x = std::move(entering.at(chain.name));
+    for (const auto& up : chain.upstream)
+      if (!x.kept.contains(up)) x.kept[up] = ends.at(up).hidden;
+    ends[chain.name] = model.forward(chain.name, model.boundary(chain.name), chain.blocks.size(), std::move(x), needed);
+  }
+  return model.head->forward(ends);
+}
+
+Predictions evaluate(models::Model& model, const Stream& stream, int64_t batch_rows, bool bf16) {
+  const torch::NoGradGuard no_grad;
+  const bool was_training = model.is_training();
+  model.eval();
+  auto predictions = stream.predictions();
+  double loss = 0, weight = 0;
+  for (const auto& examples : batches_by_rows(stream, batch_rows)) {
+    stop_if_interrupted();
+    const Autocast autocast(model.device(), bf16);
+    const auto outputs = forward_behind(model, stream.enter(examples, kEvaluation), stream.reads(examples, kEvaluation));
+    const auto w = stream.weight(examples, kEvaluation);
+    if (w > 0) loss += stream.loss_sum(outputs, examples, kEvaluation).item<double>();
+    weight += w;
+    stream.collect(outputs, examples, predictions);
+  }
+  predictions.loss = weight > 0 ? loss / weight : 0;
+  model.train(was_training);
+  return predictions;
+}
+
+std::string first_bad_block(models::Model& model, const Stream& stream, const std::vector<int64_t>& examples, uint64_t epoch) {
+  const torch::NoGradGuard no_grad;
+  const auto bad = [](const Tensor& x) { return x.defined() && x.is_floating_point() && !x.isfinite().all().item<bool>(); };
+  for (const auto& item : model.parameters_by_key())
+    if (bad(item.value())) return model.group_of(item.key());
+  auto entering = stream.enter(examples, epoch);
+  for (const auto& chain : model.chains) {
+    auto x = entering.at(chain.name);
+    const auto from = model.boundary(chain.name);
+    if (bad(x.hidden.values)) return chain.name + ", before block " + std::to_string(from);
+    for (const auto& up : chain.upstream)
+      if (!x.kept.contains(up)) return "";  // behind another chain: its own blocks are looked at first
+    for (int64_t i = from; i < static_cast<int64_t>(chain.blocks.size()); ++i) {
+      x = model.forward(chain.name, i, i + 1, std::move(x), {});
+      if (bad(x.hidden.values)) return chain.blocks[i].name;
+    }
+  }
+  return "head";
+}
+
+}  // namespace graft::train
