@@ -2,6 +2,7 @@
 //
 // GRAFT_TEST_FAULT=<what>:<n>[:<substring of path>] with what = kill | enospc | eio counts the operations
 // (open, write, fsync, rename, remove, mkdir, truncate) of the process, n from 1.
+// With a substring only operations on paths that contain it count. A write that fails or dies leaves half of its bytes.
 #pragma once
 
 #include <cstdint>
@@ -11,14 +12,16 @@
 #include <string>
 #include <string_view>
 
+#include "graft/core/error.h"
+
 namespace graft::io {
 
 namespace fs = std::filesystem;
 
-/// A read-only memory map. Throws Kind::data or the given kind when the file is missing or unreadable.
+/// A read-only memory map. Throws the given kind when the file is missing or unreadable.
 class MappedFile {
  public:
-  explicit MappedFile(const fs::path& path);
+  explicit MappedFile(const fs::path& path, Kind kind = Kind::data);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
@@ -43,6 +46,8 @@ class FileWriter {
  public:
   explicit FileWriter(const fs::path& target);
   ~FileWriter();  // without commit(): the temporary is removed, the target is as before
+  FileWriter(const FileWriter&) = delete;
+  FileWriter& operator=(const FileWriter&) = delete;
   void write(std::string_view bytes);
   /// Overwrites bytes already written (a header that is known last).
   void write_at(uint64_t offset, std::string_view bytes);
@@ -55,13 +60,15 @@ class FileWriter {
   uint64_t size_ = 0;
 };
 
-/// A file that only grows, line by line (the journal). append() is durable when it returns.
+/// A file that only grows, line by line (the journal). Durable when it returns; when it throws, the file is as before.
 void append_durably(const fs::path& path, std::string_view bytes);
 /// Cuts the file to `size` bytes.
 void truncate_file(const fs::path& path, uint64_t size);
 void make_folder(const fs::path& path);
 /// Removes a file or folder, all of it; a missing one is no error.
 void remove_all(const fs::path& path);
+/// ".<target>.<pid>.tmp" in the target's folder: what sweep_temporaries() knows for this process's own.
+fs::path temporary_beside(const fs::path& target);
 /// Renames a finished folder into place and makes the rename durable.
 void rename_folder(const fs::path& from, const fs::path& to);
 /// Removes the temporaries that killed processes left in this folder (not those of living processes).

@@ -19,7 +19,7 @@ struct SafetensorsFile {
 /// unknown type, shape and offsets that disagree, overlapping or out-of-range offsets, holes.
 SafetensorsFile read_safetensors(const fs::path& path);
 
-/// Row-major tensors only, in the order of names, aligned to 8 bytes as the reference writer does. Durable and atomic.
+/// Row-major tensors only, ordered and padded as the reference writer does: wide types first, then names. Durable and atomic.
 /// `metadata` gets {"format": "pt"} when it is empty (older transformers want it). Returns the SHA-256 of the file.
 std::string write_safetensors(const fs::path& path, const TensorMap& tensors, std::map<std::string, std::string> metadata = {});
 

@@ -28,6 +28,12 @@ struct TensorView {
 /// "[768, 3072]"
 std::string shape_text(const std::vector<int64_t>& shape);
 
+/// The strides of a tensor whose last dimension is dense.
+std::vector<int64_t> row_major(const std::vector<int64_t>& shape);
+
+/// The product of the sizes; -1 when a size is negative or the product does not fit.
+int64_t element_count(const std::vector<int64_t>& shape);
+
 /// Tensors by name, in the order of the names.
 using TensorMap = std::map<std::string, TensorView>;
 

@@ -9,6 +9,8 @@
 namespace graft::io {
 
 struct TorchArchive {
+  /// Keys of the outermost dictionary that hold a dictionary themselves ("state_dict", "optimizer"), in the file's order.
+  std::vector<std::string> sections;
   /// Tensors of nested dictionaries by their dotted path ("state_dict.module.conv1.weight"): the keys joined with ".".
   TensorMap tensors;
   /// What is not a tensor, by the same paths: numbers, strings, booleans; for messages and configurations.

@@ -1,0 +1,132 @@
+// Reads the central directory at the end of the archive, then each record's own header for where its bytes begin.
+#include "graft/io/zip.h"
+
+#include <optional>
+
+#include "graft/core/error.h"
+
+namespace graft::io {
+namespace {
+
+constexpr uint32_t local_header = 0x04034b50, directory_entry = 0x02014b50, directory_end = 0x06054b50;
+constexpr uint32_t zip64_end = 0x06064b50, zip64_locator = 0x07064b50;
+constexpr uint64_t needs_zip64 = 0xffffffff;
+
+/// Little-endian numbers from a view; every read is checked.
+class Reader {
+ public:
+  Reader(std::string_view bytes, const std::string& where) : bytes_(bytes), where_(where) {}
+
+  uint64_t number(uint64_t offset, int size) const {
+    uint64_t value = 0;
+    const auto text = piece(offset, size);
+    for (int i = size; i-- > 0;) value = value << 8 | static_cast<unsigned char>(text[i]);
+    return value;
+  }
+
+  std::string_view piece(uint64_t offset, uint64_t size) const {
+    if (offset > bytes_.size() || size > bytes_.size() - offset) {
+      fail_damaged(fmt::format("{} bytes from byte {} on are expected, the file has {}", size, offset, bytes_.size()));
+    }
+    return bytes_.substr(offset, size);
+  }
+
+  [[noreturn]] void fail_damaged(const std::string& what) const {
+    fail(Kind::model, "{}: the archive is damaged or cut off: {}; fetch it again", where_, what);
+  }
+
+  std::string_view bytes() const { return bytes_; }
+
+ private:
+  std::string_view bytes_;
+  const std::string& where_;
+};
+
+uint64_t find_directory_end(const Reader& reader) {
+  constexpr uint64_t size = 22, longest_comment = 65535;
+  const uint64_t length = reader.bytes().size();
+  for (uint64_t back = size; back <= std::min(length, size + longest_comment); ++back) {
+    if (reader.number(length - back, 4) == directory_end) return length - back;
+  }
+  reader.fail_damaged("its directory, which stands at the end, is missing");
+}
+
+struct Directory {
+  uint64_t offset = 0, entries = 0;
+};
+
+Directory find_directory(const Reader& reader) {
+  const auto end = find_directory_end(reader);
+  Directory directory{reader.number(end + 16, 4), reader.number(end + 10, 2)};
+  if (directory.offset != needs_zip64 && directory.entries != 0xffff) return directory;
+  if (end < 20 || reader.number(end - 20, 4) != zip64_locator) return directory;
+  const auto end64 = reader.number(end - 20 + 8, 8);
+  if (reader.number(end64, 4) != zip64_end) reader.fail_damaged("the zip64 directory is missing");
+  return {reader.number(end64 + 48, 8), reader.number(end64 + 32, 8)};
+}
+
+struct Entry {
+  std::string name;
+  uint64_t flags = 0, method = 0, packed = 0, size = 0, offset = 0, next = 0;
+};
+
+/// Sizes and the offset that did not fit 32 bits stand in the extra field 0x0001, only those, in this order.
+void read_zip64_extra(const Reader& reader, uint64_t begin, uint64_t end, Entry& entry) {
+  while (begin + 4 <= end) {
+    const auto id = reader.number(begin, 2);
+    const auto last = begin + 4 + reader.number(begin + 2, 2);
+    auto at = begin + 4;
+    if (id == 1) {
+      for (uint64_t* field : {&entry.size, &entry.packed, &entry.offset}) {
+        if (*field != needs_zip64) continue;
+        if (at + 8 > last) reader.fail_damaged("a zip64 field is too short");
+        *field = reader.number(at, 8);
+        at += 8;
+      }
+      return;
+    }
+    begin = last;
+  }
+}
+
+Entry read_entry(const Reader& reader, uint64_t at) {
+  if (reader.number(at, 4) != directory_entry) reader.fail_damaged(fmt::format("no directory entry at byte {}", at));
+  Entry entry;
+  entry.flags = reader.number(at + 8, 2);
+  entry.method = reader.number(at + 10, 2);
+  entry.packed = reader.number(at + 20, 4);
+  entry.size = reader.number(at + 24, 4);
+  entry.offset = reader.number(at + 42, 4);
+  const auto name_size = reader.number(at + 28, 2), extra = reader.number(at + 30, 2), comment = reader.number(at + 32, 2);
+  entry.name = reader.piece(at + 46, name_size);
+  read_zip64_extra(reader, at + 46 + name_size, at + 46 + name_size + extra, entry);
+  entry.next = at + 46 + name_size + extra + comment;
+  return entry;
+}
+
+std::string_view content(const Reader& reader, const Entry& entry) {
+  if (reader.number(entry.offset, 4) != local_header) reader.fail_damaged(fmt::format("no record at byte {}", entry.offset));
+  const auto begin = entry.offset + 30 + reader.number(entry.offset + 26, 2) + reader.number(entry.offset + 28, 2);
+  return reader.piece(begin, entry.size);
+}
+
+}  // namespace
+
+std::map<std::string, std::string_view> zip_records(std::string_view bytes, const std::string& where) {
+  const Reader reader(bytes, where);
+  const auto directory = find_directory(reader);
+  std::map<std::string, std::string_view> records;
+  uint64_t at = directory.offset;
+  for (uint64_t i = 0; i < directory.entries; ++i) {
+    const auto entry = read_entry(reader, at);
+    at = entry.next;
+    const bool plain = entry.method == 0 && (entry.flags & 1) == 0 && entry.packed == entry.size;
+    GRAFT_CHECK(model, plain,
+                "{}: record `{}` is compressed or encrypted, torch.save stores records as they are; unpack it and save it again with torch.save",
+                where, entry.name);
+    records[entry.name] = content(reader, entry);
+  }
+  return records;
+}
+
+}  // namespace graft::io
