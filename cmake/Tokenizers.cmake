@@ -1,8 +1,4 @@
 # The Hugging Face `tokenizers` crate behind the C interface of rust/tokenizers_c.
-if(NOT EXISTS ${CMAKE_SOURCE_DIR}/rust/tokenizers_c/Cargo.toml)
-  add_library(tokenizers_c INTERFACE)
-  return()
-endif()
 find_program(CARGO cargo REQUIRED)
 set(TOKENIZERS_LIBRARY ${CMAKE_BINARY_DIR}/rust/release/libtokenizers_c.a)
 file(GLOB TOKENIZERS_SOURCES CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/rust/tokenizers_c/src/*.rs)

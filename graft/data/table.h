@@ -32,7 +32,8 @@ struct SkippedRows {
 /// Format by extension: .jsonl .ndjson .json, .csv, .tsv (RFC 4180: quotes, doubled quotes, line breaks in quotes; a
 /// UTF-8 byte-order mark is skipped), .txt (one row a line, column "text").
 /// A row that is not UTF-8, not JSON, has another number of cells than the header, or is longer than `max_row_bytes`
-/// is an error "file, row N, column C: ..." or counted, by `bad_rows`. UTF-16 files are named as such.
+/// is an error "file, row N, column C: ..." or counted, by `bad_rows`. UTF-16 files are named as such. A quote that is never
+/// closed is always an error, with the line where it opens: the rows behind it cannot be told apart. Empty lines are passed over.
 SkippedRows for_each_row(const fs::path& file, BadRows bad_rows, const std::function<void(const Row&)>& use,
                          int64_t max_row_bytes = 10'000'000);
 
@@ -41,5 +42,8 @@ SkippedRows for_each_row(const fs::path& file, BadRows bad_rows, const std::func
 
 /// True for valid UTF-8 (RFC 3629); else the offset of the first bad byte through `bad_offset`.
 bool is_utf8(std::string_view text, size_t* bad_offset = nullptr);
+
+/// The beginning of a text for a message, at most `bytes` long and cut between characters.
+std::string excerpt(std::string_view text, size_t bytes = 60);
 
 }  // namespace graft::data

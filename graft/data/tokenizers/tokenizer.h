@@ -30,19 +30,24 @@ class Tokenizer {
   /// Throws Kind::model: nothing found (says what was looked for), a broken file (name and position).
   static Tokenizer load(const std::filesystem::path& folder);
 
+  /// What a pair that is too long loses: from its longer text, or from one of them.
+  enum class Truncation { longest_first, only_first, only_second };
+
   struct Options {
-    std::optional<int64_t> max_length;  // truncation, longest_first for pairs; special tokens counted
+    std::optional<int64_t> max_length;  // special tokens counted
+    Truncation truncation = Truncation::longest_first;
     bool add_special_tokens = true;
     bool details = false;               // fill offsets, special and words
   };
 
+  /// Throws Kind::usage when max_length leaves no room for the special tokens, Kind::data for text that is not UTF-8.
   Encoding encode(std::string_view text, const Options& options) const;
   Encoding encode(std::string_view text, std::string_view pair, const Options& options) const;
   /// On all cores. `pairs` is empty or as long as `texts`.
   std::vector<Encoding> encode_batch(const std::vector<std::string_view>& texts, const std::vector<std::string_view>& pairs,
                                      const Options& options) const;
 
-  /// Size with added tokens; the embedding must have at least that many rows.
+  /// One more than the largest id, added tokens counted; the embedding must have at least that many rows.
   int64_t vocab_size() const;
   /// The id of a token, nullopt when there is none.
   std::optional<int32_t> id_of(const std::string& token) const;
