@@ -9,29 +9,12 @@
 #include <optional>
 
 #include "graft/features/inputs.h"
+#include "graft/features/options.h"
 #include "graft/models/model.h"
 
 namespace graft::features {
 
 namespace fs = std::filesystem;
-
-/// The recipe's [features] section.
-struct StoreOptions {
-  bool enabled = true;
-  double budget_gb = 20;             // disk for stored activations
-  std::string precision = "float32";  // float32, bfloat16 or float16
-  std::string folder;                // shared between runs; empty: in the run's own folder
-  int64_t capture_tokens = 4096;     // rows of a capture batch
-
-  template <class Visitor>
-  void visit(Visitor&& field) {
-    field("enabled", enabled, "store what frozen blocks compute instead of computing it in each epoch");
-    field("budget_gb", budget_gb, "most disk for stored activations; boundaries that do not fit are recomputed");
-    field("precision", precision, "float32, bfloat16 or float16");
-    field("folder", folder, "where activations are stored; several runs may share it. Empty: in the run's folder");
-    field("capture_tokens", capture_tokens, "tokens of one capture batch");
-  }
-};
 
 class Store {
  public:

@@ -1,0 +1,66 @@
+// Phases 1 to 3 as a state machine: head only on stored features (with a small sweep and the verdict), gradual
+// unfreezing until the metric plateaus, full fine-tuning if the data permit it. Every decision is journalled with its
+// evidence; every phase starts from the best weights of the one before.
+#pragma once
+
+#include <functional>
+
+#include "graft/data/dataset.h"
+#include "graft/features/feed.h"
+#include "graft/features/text_inputs.h"
+#include "graft/finetune/options.h"
+#include "graft/models/source.h"
+#include "graft/report/progress.h"
+#include "graft/train/phase.h"
+#include "graft/train/supervised.h"
+
+namespace graft::finetune {
+
+using models::Tensor;
+using Tensors = std::map<std::string, Tensor>;
+
+/// One split, ready for a model: inputs and targets.
+struct Split {
+  const features::Inputs* inputs;
+  const data::Examples* examples;
+  const data::Ragged<int32_t>* first_tokens = nullptr;
+};
+
+struct Setting {
+  models::Model& model;
+  std::function<std::shared_ptr<models::Model>()> random_copy;  // for the verdict
+  std::string task;
+  std::vector<std::string> label_names;
+  Split train, validation;
+  FinetuneOptions options;
+  train::TrainOptions training;
+  features::StoreOptions store;
+  std::filesystem::path features_folder;
+  uint64_t seed = 0;
+};
+
+struct Hooks {
+  std::function<void(const std::string& event, Json fields)> journal;
+  /// `must`: at the end of a phase; otherwise when the last saving is long ago.
+  std::function<void(const Json& state, const Tensors& tensors, bool must)> save;
+  report::Progress* progress = nullptr;
+};
+
+class Schedule {
+ public:
+  Schedule(Setting setting, Hooks hooks);
+  ~Schedule();
+
+  /// Takes up a saved state; before run().
+  void resume(const Json& state, const Tensors& tensors);
+  /// To the end; leaves the best weights in the model. Throws Interrupted after having saved.
+  void run();
+  /// metric, verdict, phases with seconds and gains.
+  const Json& result() const;
+
+ private:
+  struct Machine;
+  std::unique_ptr<Machine> machine_;
+};
+
+}  // namespace graft::finetune
