@@ -71,7 +71,7 @@ fs::path CommittedFolders::write(uint64_t index, const std::map<std::string, Con
     write_file(temporary / marker_name, sha256(text));
     if (fs::exists(target)) io::remove_all(target);
     rename_folder(temporary, target);
-  } catch (const Error&) {
+  } catch (...) {
     std::error_code ignored;
     fs::remove_all(temporary, ignored);  // past the seam: the first failure is the one to tell
     throw;

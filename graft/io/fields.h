@@ -9,8 +9,13 @@
 //   };
 #pragma once
 
+#include <algorithm>
+#include <limits>
 #include <optional>
+#include <string>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 #include "graft/core/error.h"
 #include "graft/core/json.h"
@@ -39,16 +44,23 @@ std::string type_word() {
   else return "a section";
 }
 
+/// A whole number of `json` within the range of T.
+template <class T>
+bool fits(const Json& json) {
+  return json.is_number_unsigned() ? std::in_range<T>(json.get<uint64_t>()) : std::in_range<T>(json.get<int64_t>());
+}
+
 /// Reads `json` into `value`; every mistake becomes a sentence in `mistakes`, none throws.
 template <class T>
 void read_value(const Json& json, T& value, const std::string& where, std::vector<std::string>& mistakes) {
   const auto wrong = [&] {
-    mistakes.push_back(fmt::format("{}: expected {}, found {}", where, type_word<T>(), json.dump()));
+    const auto place = where.empty() ? "the top" : where;
+    mistakes.push_back(fmt::format("{}: expected {}, found {}", place, type_word<T>(), json.dump()));
   };
   if constexpr (IsOptional<T>::value) {
     typename T::value_type inner{};
     read_value(json, inner, where, mistakes);
-    value = inner;
+    value = std::move(inner);
   } else if constexpr (Described<T>) {
     if (!json.is_object()) return wrong();
     std::vector<std::string> known;
@@ -65,7 +77,10 @@ void read_value(const Json& json, T& value, const std::string& where, std::vecto
   } else if constexpr (std::is_same_v<T, bool>) {
     json.is_boolean() ? void(value = json.get<bool>()) : wrong();
   } else if constexpr (std::is_integral_v<T>) {
-    json.is_number_integer() ? void(value = json.get<T>()) : wrong();
+    if (!json.is_number_integer()) return wrong();
+    if (fits<T>(json)) value = json.get<T>();
+    else mistakes.push_back(fmt::format("{}: expected a whole number from {} to {}, found {}", where, std::numeric_limits<T>::min(),
+                                        std::numeric_limits<T>::max(), json.dump()));
   } else if constexpr (std::is_floating_point_v<T>) {
     json.is_number() ? void(value = json.get<T>()) : wrong();
   } else if constexpr (std::is_same_v<T, std::string>) {
@@ -76,7 +91,7 @@ void read_value(const Json& json, T& value, const std::string& where, std::vecto
     for (size_t i = 0; i < json.size(); ++i) {
       typename T::value_type item{};
       read_value(json[i], item, fmt::format("{}[{}]", where, i), mistakes);
-      value.push_back(item);
+      value.push_back(std::move(item));
     }
   } else {
     static_assert(!sizeof(T), "a field type that fields.h does not know");

@@ -8,11 +8,13 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <utility>
+#include <vector>
 
 #include "graft/core/error.h"
 
@@ -39,13 +41,13 @@ Fault parse_fault(const std::string& text) {
 enum class Outcome { proceed, die, no_space, io_error };
 
 Outcome next_operation(const fs::path& path) {
-  const char* setting = std::getenv("GRAFT_TEST_FAULT");
-  if (!setting) return Outcome::proceed;
   static std::mutex mutex;
   static std::string seen;
   static Fault fault;
   static uint64_t counted = 0;
   const std::lock_guard lock(mutex);
+  const char* setting = std::getenv("GRAFT_TEST_FAULT");
+  if (!setting) return seen.clear(), Outcome::proceed;
   if (seen != setting) {
     fault = parse_fault(setting);
     seen = setting;

@@ -2,7 +2,6 @@
 #include "graft/io/pickle.h"
 
 #include <cstring>
-#include <optional>
 #include <set>
 
 #include "graft/core/error.h"

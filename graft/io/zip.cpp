@@ -1,7 +1,7 @@
 // Reads the central directory at the end of the archive, then each record's own header for where its bytes begin.
 #include "graft/io/zip.h"
 
-#include <optional>
+#include <algorithm>
 
 #include "graft/core/error.h"
 
