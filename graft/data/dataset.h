@@ -37,7 +37,7 @@ struct DataOptions {
   }
 };
 
-/// One split. Row i is example i; texts are kept as the file has them.
+/// One split. Row i is example i; texts are kept as the file has them, but for the task tokens: words with one blank between.
 struct Examples {
   Ragged<char> texts;
   Ragged<char> pairs;                            // empty or as long as texts
@@ -59,7 +59,8 @@ struct Dataset {
 /// Reads, checks, splits (stratified by label, seeded, by split_by when given).
 /// `label_names`: empty, or those of a trained model; then labels are matched by name.
 /// Throws Kind::data: label unseen in training (file, row, name, the nearest known), an empty split, one class only,
-/// a missing column (lists the columns there are), a label that differs only in case or blanks from another.
+/// a missing column (lists the columns there are), a label that differs only in case or blanks from another, a value of
+/// split_by in two files. Kind::usage: options that no value allows. With `label_names` a training file is not needed.
 Dataset read_dataset(const DataOptions& options, uint64_t seed, const std::vector<std::string>& label_names = {});
 
 /// Class balance, text lengths (characters: min, median, 95 %, max), exact duplicates within and across splits.

@@ -13,8 +13,9 @@ namespace graft::data {
 template <class T>
 class Ragged {
  public:
+  Ragged() : Ragged(256ull << 20) {}
   /// Bytes kept in memory before the rows move to a file in the system's temporary folder.
-  explicit Ragged(uint64_t memory_limit = 256ull << 20);
+  explicit Ragged(uint64_t memory_limit);
   void push_back(std::span<const T> row);
   std::span<const T> operator[](int64_t row) const;
   int64_t length(int64_t row) const { return static_cast<int64_t>(offsets_[row + 1] - offsets_[row]); }

@@ -76,6 +76,15 @@ TEST(Tokenizer, LowerCasesWhereTheFilesAreSilent) {
   EXPECT_EQ(ids(Tokenizer::load(folder.path), "The cats"), (std::vector<int32_t>{2, 7, 6, 8, 3}));
 }
 
+TEST(Tokenizer, NullSettingsAreSilentAndWrongOnesNamed) {
+  Scratch folder;
+  write_text(folder / "vocab.txt", kSmallVocabulary);
+  write_text(folder / "tokenizer_config.json", "{\"do_lower_case\": null, \"tokenizer_class\": null, \"strip_accents\": null, \"cls_token\": null}");
+  EXPECT_EQ(ids(Tokenizer::load(folder.path), "The cats"), (std::vector<int32_t>{2, 5, 6, 8, 3}));
+  write_text(folder / "tokenizer_config.json", "{\"do_lower_case\": \"no\"}");
+  EXPECT_NE(message_of([&] { Tokenizer::load(folder.path); }).find("the tokenizer files have a value of a kind that was not expected"), std::string::npos);
+}
+
 TEST(Tokenizer, ReadsLinesVerbatim) {
   Scratch folder;
   write_text(folder / "vocab.txt", "[PAD]\r\n[UNK]\r\n[CLS]\r\n[SEP]\r\n[MASK]\r\n\r\n \r\ncat");

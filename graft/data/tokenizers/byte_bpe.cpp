@@ -48,10 +48,10 @@ nlohmann::json build_byte_bpe(const SourceFiles& source) {
   GRAFT_CHECK(model, !source.family.name.empty() && source.family.name != "bert",
               "{}: vocab.json and merges.txt do not say which tokenizer they belong to; expected model_type roberta, deberta, gpt2, "
               "gpt_bigcode or starcoder2 in config.json (found `{}`), or tokenizer_class in tokenizer_config.json (found `{}`)",
-              source.folder.string(), source.model_type, source.config.value("tokenizer_class", ""));
+              source.folder.string(), source.model_type, source.text_setting("tokenizer_class", ""));
   auto vocabulary = parse_vocabulary(source, "vocab.json");
   auto added = added_tokens(source, vocabulary);
-  const bool add_prefix_space = source.config.value("add_prefix_space", false);
+  const bool add_prefix_space = source.flag("add_prefix_space", false);
   auto processor = post_processor(source, vocabulary, added, add_prefix_space);
   return {{"version", "1.0"},
           {"truncation", nullptr},

@@ -7,7 +7,7 @@ namespace graft::data {
 namespace {
 
 std::string class_of(const SourceFiles& source) {
-  const auto stated = source.config.value("tokenizer_class", "");
+  const auto stated = source.text_setting("tokenizer_class", "");
   if (!stated.empty() && !source.config.contains("auto_map")) return stated;
   return source.family.tokenizer_class.empty() ? "PreTrainedTokenizerFast" : source.family.tokenizer_class;
 }

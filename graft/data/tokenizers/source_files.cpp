@@ -44,7 +44,7 @@ std::string plain_class(std::string name) {
 }
 
 TokenizerFamily family_of(const SourceFiles& s) {
-  const auto name = plain_class(s.config.value("tokenizer_class", ""));
+  const auto name = plain_class(s.text_setting("tokenizer_class", ""));
   const auto is_one_of = [](const std::string& word, std::initializer_list<const char*> words) {
     return std::find(words.begin(), words.end(), word) != words.end();
   };
@@ -81,6 +81,14 @@ Json parse_settings(const fs::path& path, const std::string& text) {
 }
 
 }  // namespace
+
+std::string SourceFiles::text_setting(const std::string& name, const std::string& otherwise) const {
+  return config.contains(name) && !config[name].is_null() ? config[name].get<std::string>() : otherwise;
+}
+
+bool SourceFiles::flag(const std::string& name, bool otherwise) const {
+  return config.contains(name) && !config[name].is_null() ? config[name].get<bool>() : otherwise;
+}
 
 std::string SourceFiles::token(const std::string& role) const {
   if (const auto* value = role_value(*this, role)) {

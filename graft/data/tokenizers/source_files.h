@@ -27,6 +27,9 @@ struct SourceFiles {
   std::string model_type;                    // of config.json, "" when there is none
   TokenizerFamily family;
 
+  /// Settings of tokenizer_config.json; null counts as silent.
+  std::string text_setting(const std::string& name, const std::string& otherwise) const;
+  bool flag(const std::string& name, bool otherwise) const;
   bool has(const std::string& name) const { return files.contains(name); }
   /// The token of a role, "" when there is none.
   std::string token(const std::string& role) const;

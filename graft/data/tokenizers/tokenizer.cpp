@@ -51,7 +51,8 @@ nlohmann::json changes_to(const nlohmann::json& outline, const SourceFiles& sour
   const std::pair<const char*, const char*> settings[] = {
       {"do_lower_case", "lowercase"}, {"strip_accents", "strip_accents"}, {"tokenize_chinese_chars", "handle_chinese_chars"}};
   for (const auto& [setting, field] : settings)
-    if (source.config.contains(setting)) stated[field] = source.config[setting];
+    if (source.config.contains(setting) && (field == std::string_view("strip_accents") || !source.config[setting].is_null()))
+      stated[field] = source.config[setting];
   if (stated != *normalizer) changes["normalizer"] = stated;
   return changes;
 }
@@ -80,7 +81,7 @@ TokenizersCOptions c_options(const Tokenizer::Options& options, const SourceFile
   GRAFT_CHECK(usage, options.max_length.value_or(0) >= 0, "max_length: expected 0 or more, found {}", *options.max_length);
   return {.max_length = options.max_length.value_or(-1),
           .strategy = static_cast<uint8_t>(options.truncation),
-          .truncate_left = source.config.value("truncation_side", "right") == "left",
+          .truncate_left = source.text_setting("truncation_side", "right") == "left",
           .add_special_tokens = options.add_special_tokens,
           .details = options.details};
 }
@@ -122,9 +123,14 @@ std::vector<Encoding> encode_rows(const Tokenizer::Options& options, const Sourc
 
 Tokenizer Tokenizer::load(const fs::path& folder) {
   auto state = std::make_shared<State>();
-  state->source = read_source_files(folder);
-  state->document = document_of(state->source);
-  state->outline = outline_of(state->document, folder / "tokenizer.json");
+  try {
+    state->source = read_source_files(folder);
+    state->document = document_of(state->source);
+    state->outline = outline_of(state->document, folder / "tokenizer.json");
+  } catch (const nlohmann::json::exception& e) {
+    fail(Kind::model, "{}: the tokenizer files have a value of a kind that was not expected: {}; correct it, or fetch the files again",
+         folder.string(), e.what());
+  }
   TokenizersC* handle = nullptr;
   const CText problem = tokenizers_c_from_json(view(state->document), &handle);
   GRAFT_CHECK(model, !problem.text, "{}: not a tokenizer that can be read: {}; fetch the files again, or check that they belong together",
@@ -184,7 +190,7 @@ std::optional<int64_t> Tokenizer::model_max_length() const {
 }
 
 std::string Tokenizer::fingerprint() const {
-  return sha256(state_->document + state_->source.config.value("truncation_side", "right"));
+  return sha256(state_->document + state_->source.text_setting("truncation_side", "right"));
 }
 
 }  // namespace graft::data

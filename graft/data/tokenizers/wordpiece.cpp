@@ -24,18 +24,14 @@ nlohmann::json read_lines(const SourceFiles& source) {
   return vocabulary;
 }
 
-nlohmann::json setting(const SourceFiles& source, const char* name, nlohmann::json otherwise) {
-  return source.config.contains(name) ? nlohmann::json(source.config[name]) : std::move(otherwise);
-}
-
 nlohmann::json normalizer(const SourceFiles& source) {
-  if (source.config.value("do_basic_tokenize", true) == false)
+  if (!source.flag("do_basic_tokenize", true))
     return {{"type", "BertNormalizer"}, {"clean_text", true}, {"handle_chinese_chars", false}, {"strip_accents", false}, {"lowercase", false}};
   return {{"type", "BertNormalizer"},
           {"clean_text", true},
-          {"handle_chinese_chars", setting(source, "tokenize_chinese_chars", true)},
-          {"strip_accents", setting(source, "strip_accents", nullptr)},
-          {"lowercase", setting(source, "do_lower_case", true)}};
+          {"handle_chinese_chars", source.flag("tokenize_chinese_chars", true)},
+          {"strip_accents", source.config.contains("strip_accents") ? nlohmann::json(source.config["strip_accents"]) : nullptr},
+          {"lowercase", source.flag("do_lower_case", true)}};
 }
 
 }  // namespace
