@@ -21,12 +21,12 @@ HEAD, UNFREEZE, FULL, DIVISOR = 1e-3, 1e-4, 1e-5, 2.6
 def schedule_of(model, epochs):
     """The phases, with the learning rate of each group, for a BERT of any depth."""
     top = json.loads((model / "config.json").read_text())["num_hidden_layers"] - 1
-    newest, below = f"layer {top - 1}", f"layer {top}"
+    last, second = f"layer {top}", f"layer {top - 1}"
     everything = ["head", *(f"layer {i}" for i in range(top, -1, -1)), "embeddings"]
     return {**SHARED, "phases": [
         {"name": "head", "epochs": epochs[0], "rates": {"head": HEAD}},
-        {"name": "unfreeze 1", "epochs": epochs[1], "rates": {"head": UNFREEZE, below: UNFREEZE}},
-        {"name": "unfreeze 2", "epochs": epochs[2], "rates": {"head": UNFREEZE, below: UNFREEZE, newest: UNFREEZE / DIVISOR}},
+        {"name": "unfreeze 1", "epochs": epochs[1], "rates": {"head": UNFREEZE, last: UNFREEZE}},
+        {"name": "unfreeze 2", "epochs": epochs[2], "rates": {"head": UNFREEZE, last: UNFREEZE, second: UNFREEZE / DIVISOR}},
         {"name": "full", "epochs": epochs[3], "rates": {group: FULL for group in everything}}]}
 
 

@@ -18,7 +18,6 @@ import torch
 from transformers import (AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer,
                           TrainingArguments, set_seed)
 
-started = time.monotonic()
 data, source, out = map(pathlib.Path, sys.argv[1:4])
 schedule = json.loads(pathlib.Path(sys.argv[4]).read_text())
 seed = int(sys.argv[5])
@@ -101,7 +100,7 @@ def trainer(rates, epochs, folder):
         seed=seed, report_to="none", use_cpu=True, disable_tqdm=True, logging_strategy="no"))
 
 
-result = {"start_seconds": time.monotonic() - started, "phases": []}
+result = {"phases": []}
 for phase in schedule["phases"]:
     folder = out / phase["name"].replace(" ", "-")
     part = trainer(phase["rates"], phase["epochs"], folder)
