@@ -179,6 +179,7 @@ class Writer {
     file_.write({reinterpret_cast<const char*>(&size), 8});
     file_.write(text);
     base_ = 8 + size;
+    file_.reserve(base_ + offset);
     for (auto& [name, column] : columns_)
       file_.write_at(base_ + starts_offset_[name], {reinterpret_cast<const char*>(column.starts.data()), column.starts.size() * 8});
   }

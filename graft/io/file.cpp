@@ -200,6 +200,12 @@ void FileWriter::write(std::string_view bytes) {
   size_ += bytes.size();
 }
 
+void FileWriter::reserve(uint64_t size) {
+  GRAFT_ASSERT(size >= size_, "{} < {}", size, size_);
+  if (const int code = operate(temporary_, [&] { return ::ftruncate(descriptor_, static_cast<off_t>(size)); })) fail_disk("lengthen it", target_, code);
+  size_ = size;
+}
+
 void FileWriter::write_at(uint64_t offset, std::string_view bytes) {
   GRAFT_ASSERT(bytes.size() <= size_ && offset <= size_ - bytes.size(), "{} + {} of {}", offset, bytes.size(), size_);
   if (const int code = write_or_fault(temporary_, descriptor_, bytes, offset)) fail_disk("write it", target_, code);

@@ -49,6 +49,8 @@ class FileWriter {
   FileWriter(const FileWriter&) = delete;
   FileWriter& operator=(const FileWriter&) = delete;
   void write(std::string_view bytes);
+  /// Lengthens the file to `size` with zeros, for pieces whose places are known before.
+  void reserve(uint64_t size);
   /// Overwrites bytes already written (a header that is known last).
   void write_at(uint64_t offset, std::string_view bytes);
   uint64_t size() const { return size_; }

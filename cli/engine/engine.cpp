@@ -1,0 +1,1 @@
+extern "C" int graft_engine_stub() { return 0; }
