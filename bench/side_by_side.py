@@ -1,0 +1,156 @@
+"""What the measurements share: the peer's environment, a quiet machine, results that survive a stop, graft's journal."""
+import argparse
+import hashlib
+import json
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+import time
+
+BENCH = pathlib.Path(__file__).resolve().parent
+ROOT = BENCH.parent
+VENV = BENCH / ".venv"
+GRAFT = ROOT / os.environ.get("BUILD", "build") / "graft"
+MODEL = pathlib.Path(os.environ.get("GRAFT_DEPS") or ROOT / ".deps") / "all-minilm-l6-v2"
+
+
+def stop(sentence):
+    sys.exit(f"{pathlib.Path(sys.argv[0]).name}: {sentence}")
+
+
+def say(sentence):
+    print(f"==> {sentence}", file=sys.stderr, flush=True)
+
+
+def peer_python():
+    """The interpreter of bench/.venv, which is made from requirements.txt when it is not there or is older."""
+    wanted = hashlib.sha256((BENCH / "requirements.txt").read_bytes()).hexdigest()
+    ready = VENV / "ready"
+    if not ready.exists() or ready.read_text() != wanted:
+        say("making bench/.venv with transformers and PyTorch (about 5 GB on disk)")
+        subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
+        subprocess.run([VENV / "bin/python", "-m", "pip", "install", "-r", BENCH / "requirements.txt"], check=True, stdout=sys.stderr)
+        ready.write_text(wanted)
+    return VENV / "bin/python"
+
+
+def busy_cores(seconds=2.0):
+    """How many cores were busy, on average, over the last moments (from /proc/stat)."""
+    def ticks():
+        values = [int(value) for value in pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        return sum(values), values[3] + values[4]  # idle and waiting for the disk
+    total, idle = ticks()
+    time.sleep(seconds)
+    total_after, idle_after = ticks()
+    return os.cpu_count() * (1 - (idle_after - idle) / max(1, total_after - total))
+
+
+def wait_for_quiet(allow_busy, patience=30):
+    """Times taken beside another program are not times."""
+    end = time.monotonic() + patience
+    while not allow_busy and (busy := busy_cores()) > 0.3:
+        if time.monotonic() > end:
+            stop(f"{busy:.1f} cores are busy with something else; end it, or give --allow-busy and do not quote the times")
+
+
+def threads():
+    return len(os.sched_getaffinity(0))
+
+
+def run(command, **keywords):
+    """Runs one side; (its standard output, seconds). Its messages go to ours."""
+    say(" ".join(map(str, command)))
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads()), "TOKENIZERS_PARALLELISM": "false", **keywords.pop("env", {})}
+    start = time.monotonic()
+    result = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, env=environment, **keywords)
+    if result.returncode:
+        stop(f"the command above ended with exit code {result.returncode}")
+    return result.stdout, time.monotonic() - start
+
+
+def events(run_folder, kind):
+    """The journal's events of one kind, in order. A resumed phase may be told twice; the later one counts."""
+    lines = (run_folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+    return [event for event in map(json.loads, lines) if event.get("event") == kind]
+
+
+def head_of(file, limit, target):
+    """The first `limit` lines of a JSONL file (0: all), as the same file for both sides."""
+    with open(file, encoding="utf-8") as source, open(target, "w", encoding="utf-8") as copy:
+        for number, line in enumerate(source):
+            if limit and number >= limit:
+                break
+            copy.write(line)
+
+
+def cut_data(data, place, **limits):
+    """A folder with the splits cut to their limits; one per set of limits."""
+    target = place / ("data-" + "-".join(str(limits.get(split, 0)) for split in ("train", "validation", "test")))
+    target.mkdir(parents=True, exist_ok=True)
+    for split in ("train", "validation", "test"):
+        if not (data / f"{split}.jsonl").exists():
+            stop(f"{data / split}.jsonl is not there; --data is a folder with train, validation and test.jsonl (text, label)")
+        head_of(data / f"{split}.jsonl", limits.get(split, 0), target / f"{split}.jsonl")
+    return target
+
+
+class Results:
+    """Parts of a measurement in one JSON file, written after each; a part that is there is not measured again."""
+
+    def __init__(self, path, settings):
+        self.path = path
+        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        about = {"command": " ".join(sys.argv), "commit": commit, "cpu": cpu_name(), "threads": threads(), "settings": settings}
+        if path.exists():
+            self.json = json.loads(path.read_text())
+            known = {key: self.json.get(key) for key in ("settings", "cpu", "threads")}
+            if known != {key: about[key] for key in known}:
+                stop(f"{path} was measured with other settings or on another machine; move it away or give another --out")
+        else:
+            self.json = {**about, "parts": {}}
+
+    def part(self, name, measure):
+        if name in self.json["parts"]:
+            say(f"{name}: measured already")
+        else:
+            self.json["parts"][name] = measure()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            beside = self.path.with_suffix(".tmp")
+            beside.write_text(json.dumps(self.json, indent=1) + "\n")
+            beside.replace(self.path)
+        return self.json["parts"][name]
+
+
+def cpu_name():
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def fresh(folder):
+    """An empty place for a run: what a stopped measurement left there is removed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def arguments(description, **defaults):
+    """The options that all measurements have; `defaults` may give out=."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=pathlib.Path, required=True, help="folder with train, validation and test.jsonl")
+    parser.add_argument("--model", type=pathlib.Path, default=MODEL, help="folder of the source model (default: MiniLM of scripts/demo_data.py)")
+    parser.add_argument("--out", type=pathlib.Path, default=BENCH / "results" / defaults["out"], help="folder of results and runs")
+    parser.add_argument("--allow-busy", action="store_true", help="measure beside other programs; times are then worthless")
+    parser.add_argument("--sides", nargs="+", choices=["graft", "peer"], default=["graft", "peer"], help="measure only one")
+    return parser
+
+
+def checked(parser):
+    options = parser.parse_args()
+    if "graft" in options.sides and not GRAFT.exists():
+        stop(f"{GRAFT} is not built yet; run make build")
+    if not (options.model / "model.safetensors").exists():
+        stop(f"{options.model} holds no model.safetensors; scripts/demo_data.py fetches MiniLM, --model gives another")
+    return options
