@@ -1,0 +1,71 @@
+#include "graft/run/export.h"
+
+#include "graft/core/error.h"
+#include "graft/io/safetensors.h"
+
+namespace graft::run {
+namespace {
+
+Json config_of(const models::Source& source, const models::Task& task, const std::vector<std::string>& label_names) {
+  auto config = source.config;
+  config["architectures"] = {source.architecture->class_name(task)};
+  config["model_type"] = source.architecture->model_type;
+  for (const auto* key : {"dtype", "torch_dtype"}) config.erase(key);
+  config["torch_dtype"] = "float32";
+  for (const auto* key : {"id2label", "label2id", "problem_type", "_name_or_path"}) config.erase(key);
+  if (task.kind == "masked_lm" || task.kind == "features") return config;
+  Json names = Json::object(), ids = Json::object();
+  for (int64_t i = 0; i < task.num_labels; ++i) {
+    const auto name = i < static_cast<int64_t>(label_names.size()) ? label_names[i] : "LABEL_" + std::to_string(i);
+    names[std::to_string(i)] = name;
+    ids[name] = i;
+  }
+  config["id2label"] = names;
+  config["label2id"] = ids;
+  if (task.kind != "tokens")
+    config["problem_type"] = task.kind == "regression" ? "regression" : task.kind == "multilabel" ? "multi_label_classification" : "single_label_classification";
+  return config;
+}
+
+std::string card_text(const ModelCard& card, const std::vector<std::string>& label_names) {
+  std::string text = "---\nlibrary_name: transformers\n";
+  text += fmt::format("base_model: {}\n", card.base_model);
+  text += fmt::format("pipeline_tag: {}\n---\n\n", card.task == "tokens" ? "token-classification" : card.task == "masked_lm" ? "fill-mask" : "text-classification");
+  text += fmt::format("# {} for {}\n\nFine-tuned by graft from `{}`.\n", card.base_model, card.task, card.base_model);
+  if (!label_names.empty()) text += "\nLabels: " + listed(label_names, 50) + ".\n";
+  if (card.result.contains("verdict")) text += "\n" + card.result["verdict"]["sentence"].get<std::string>() + "\n";
+  if (card.result.contains("phases") && !card.result["phases"].empty()) {
+    text += fmt::format("\n| phase | validation {} | gain |\n|---|---|---|\n", card.result["metric"].get<std::string>());
+    for (const auto& phase : card.result["phases"])
+      text += fmt::format("| {} | {:.4f} | {:+.4f} |\n", phase["phase"].get<std::string>(), phase["validation"].get<double>(), phase["gain"].get<double>());
+  }
+  for (const auto* key : {"test", "held_out"}) {
+    if (!card.result.contains(key)) continue;
+    text += fmt::format("\n| {} | |\n|---|---|\n", key);
+    for (const auto& item : card.result[key].items())
+      if (item.value().is_number()) text += fmt::format("| {} | {:.4f} |\n", item.key(), item.value().get<double>());
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string export_model(const std::filesystem::path& folder, const models::Source& source, const models::Model& model,
+                         const models::Task& task, const std::vector<std::string>& label_names, const data::Tokenizer& tokenizer,
+                         int64_t max_length, const ModelCard& card) {
+  const auto making = io::temporary_beside(folder);
+  io::remove_all(making);
+  io::make_folder(making);
+  std::map<std::string, models::Tensor> tensors;
+  for (const auto& items : {model.parameters_by_key(), model.buffers_by_key()})
+    for (const auto& item : items) tensors[item.key()] = item.value();
+  const auto hash = io::write_safetensors(making / "model.safetensors", models::to_views(tensors));
+  io::write_file(making / "config.json", config_of(source, task, label_names).dump(2) + "\n");
+  for (const auto& [name, content] : tokenizer.export_files(max_length)) io::write_file(making / name, content);
+  io::write_file(making / "README.md", card_text(card, label_names));
+  io::remove_all(folder);
+  io::rename_folder(making, folder);
+  return hash;
+}
+
+}  // namespace graft::run

@@ -1,0 +1,21 @@
+// model/: what the ecosystem's own library saves. transformers loads it, head included, and computes the same logits.
+#pragma once
+
+#include "graft/data/tokenizers/tokenizer.h"
+#include "graft/models/source.h"
+
+namespace graft::run {
+
+struct ModelCard {
+  std::string base_model;
+  std::string task;
+  Json result;  // of the run: phases, verdict, test metrics
+};
+
+/// Writes weights, config.json, tokenizer files and README.md beside each other into a temporary folder, then renames it to
+/// `folder`. An older folder of that name is replaced only then. Returns the SHA-256 of model.safetensors.
+std::string export_model(const std::filesystem::path& folder, const models::Source& source, const models::Model& model,
+                         const models::Task& task, const std::vector<std::string>& label_names, const data::Tokenizer& tokenizer,
+                         int64_t max_length, const ModelCard& card);
+
+}  // namespace graft::run

@@ -1,0 +1,164 @@
+#include "graft/run/recipe.h"
+
+#include "graft/io/fields.h"
+#include "graft/io/toml.h"
+
+namespace graft::run {
+namespace {
+
+class Checks {
+ public:
+  explicit Checks(std::vector<std::string>& mistakes) : mistakes_(mistakes) {}
+
+  void expect(bool good, const std::string& key, const std::string& expected, const auto& found) {
+    if (!good) mistakes_.push_back(fmt::format("{}: expected {}, found {}", key, expected, Json(found).dump()));
+  }
+  void one_of(const std::string& key, const std::string& found, const std::vector<std::string>& known) {
+    if (std::find(known.begin(), known.end(), found) != known.end()) return;
+    const auto guess = nearest(found, known);
+    mistakes_.push_back(fmt::format("{}: expected one of {}, found \"{}\"{}", key, listed(known), found, guess.empty() ? "" : "; did you mean \"" + guess + "\"?"));
+  }
+  void at_least(const std::string& key, double least, double found) { expect(found >= least, key, fmt::format("at least {:g}", least), found); }
+  void positive(const std::string& key, double found) { expect(found > 0, key, "more than 0", found); }
+  void fraction(const std::string& key, double found) { expect(found >= 0 && found < 1, key, "from 0 to below 1", found); }
+
+ private:
+  std::vector<std::string>& mistakes_;
+};
+
+void check_data(const Recipe& r, Checks& c, std::vector<std::string>& mistakes) {
+  const auto& d = r.data;
+  if (d.path.empty() && d.train.empty()) mistakes.push_back("data.path: is missing; give a folder of train, validation and test files, or one file (or name them by data.train, data.validation, data.test)");
+  if (!d.path.empty() && !d.train.empty()) mistakes.push_back("data.path and data.train: give one of them, not both");
+  c.one_of("data.task", d.task, {"classification", "multilabel", "regression", "tokens"});
+  c.one_of("data.bad_rows", d.bad_rows, {"stop", "skip"});
+  c.fraction("data.validation_fraction", d.validation_fraction);
+  c.fraction("data.test_fraction", d.test_fraction);
+  c.at_least("data.max_train", 0, d.max_train);
+}
+
+void check_finetune(const Recipe& r, Checks& c) {
+  const auto& h = r.finetune.head;
+  c.at_least("finetune.head.epochs", 1, h.epochs);
+  c.at_least("finetune.head.min_epochs", 0, h.min_epochs);
+  c.at_least("finetune.head.patience", 0, h.patience);
+  c.expect(!h.learning_rates.empty(), "finetune.head.learning_rates", "at least one", h.learning_rates);
+  c.expect(!h.weight_decays.empty(), "finetune.head.weight_decays", "at least one", h.weight_decays);
+  for (const auto rate : h.learning_rates) c.positive("finetune.head.learning_rates", rate);
+  const auto& u = r.finetune.unfreeze;
+  c.at_least("finetune.unfreeze.max_units", -1, u.max_units);
+  c.at_least("finetune.unfreeze.epochs", 1, u.epochs);
+  c.at_least("finetune.unfreeze.patience_units", 0, u.patience_units);
+  c.positive("finetune.unfreeze.learning_rate", u.learning_rate);
+  c.positive("finetune.unfreeze.head_learning_rate", u.head_learning_rate);
+  c.at_least("finetune.unfreeze.divisor", 1, u.divisor);
+  c.one_of("finetune.unfreeze.order", u.order, {"last_first", "first_first"});
+  const auto& f = r.finetune.full;
+  c.one_of("finetune.full.when", f.when, {"auto", "always", "never"});
+  c.at_least("finetune.full.epochs", 1, f.epochs);
+  c.at_least("finetune.full.patience", 0, f.patience);
+  c.positive("finetune.full.learning_rate", f.learning_rate);
+}
+
+void check_adapt(const Recipe& r, Checks& c) {
+  const auto& a = r.adapt;
+  c.at_least("adapt.epochs", 1, a.epochs);
+  c.positive("adapt.learning_rate", a.learning_rate);
+  c.expect(a.mask_probability > 0 && a.mask_probability < 1, "adapt.mask_probability", "between 0 and 1", a.mask_probability);
+  c.fraction("adapt.held_out_fraction", a.held_out_fraction);
+  c.positive("adapt.held_out_fraction", a.held_out_fraction);
+  c.at_least("adapt.max_length", 8, a.max_length);
+  c.at_least("adapt.batch_size", 1, a.batch_size);
+  c.one_of("adapt.bad_rows", a.bad_rows, {"stop", "skip"});
+}
+
+void check_train(const Recipe& r, Checks& c) {
+  const auto& t = r.train;
+  c.at_least("max_length", 4, r.max_length);
+  c.at_least("train.batch_size", 1, t.batch_size);
+  c.at_least("train.micro_batch_tokens", 1, t.micro_batch_tokens);
+  c.fraction("train.warmup_fraction", t.warmup_fraction);
+  c.at_least("train.weight_decay", 0, t.weight_decay);
+  c.at_least("train.max_gradient_norm", 0, t.max_gradient_norm);
+  c.one_of("train.precision", t.precision, {"float32", "bfloat16"});
+  c.at_least("train.threads", 0, t.threads);
+  c.one_of("features.precision", r.features.precision, {"float32", "bfloat16", "float16"});
+  c.at_least("features.budget_gb", 0, r.features.budget_gb);
+  c.at_least("features.capture_tokens", 1, r.features.capture_tokens);
+  c.at_least("features.units_ahead", 0, r.features.units_ahead);
+}
+
+/// "finetune.head.epochs=5": the value as TOML reads it, or as a text when it is none.
+void apply(Json& json, const std::string& assignment, std::vector<std::string>& mistakes) {
+  const auto equals = assignment.find('=');
+  if (equals == std::string::npos || equals == 0) {
+    mistakes.push_back(fmt::format("--set {}: expected key=value", assignment));
+    return;
+  }
+  Json value;
+  try {
+    value = io::parse_toml("value = " + assignment.substr(equals + 1), "--set")["value"];
+  } catch (const Error&) {
+    value = assignment.substr(equals + 1);
+  }
+  auto* place = &json;
+  std::string key = assignment.substr(0, equals);
+  for (size_t dot; (dot = key.find('.')) != std::string::npos; key = key.substr(dot + 1)) {
+    place = &(*place)[key.substr(0, dot)];
+    if (!place->is_object() && !place->is_null()) {
+      mistakes.push_back(fmt::format("--set {}: {} is not a section", assignment, key.substr(0, dot)));
+      return;
+    }
+  }
+  (*place)[key] = std::move(value);
+}
+
+template <class T>
+void describe(T& part, const std::string& section, std::string& text) {
+  std::string sections;
+  part.visit([&](const char* name, auto& value, const char* meaning) {
+    using Field = std::decay_t<decltype(value)>;
+    if constexpr (io::Described<Field>) {
+      const auto inner = section.empty() ? name : section + "." + name;
+      sections += fmt::format("\n# {}\n[{}]\n", meaning, inner);
+      describe(value, inner, sections);
+    } else {
+      text += fmt::format("{:<44} # {}\n", fmt::format("{} = {}", name, io::write_value(value).dump()), meaning);
+    }
+  });
+  text += sections;
+}
+
+}  // namespace
+
+Recipe read_recipe(Json json, const std::vector<std::string>& set, Purpose purpose) {
+  std::vector<std::string> mistakes;
+  for (const auto& assignment : set) apply(json, assignment, mistakes);
+  Recipe recipe;
+  io::read_value(json, recipe, "", mistakes);
+  if (recipe.source.empty()) mistakes.push_back("source: is missing; give the folder of a pretrained model");
+  if (recipe.output.empty()) mistakes.push_back("output: is missing; give the folder for the run");
+  Checks checks(mistakes);
+  check_train(recipe, checks);
+  if (purpose != Purpose::adapt) {
+    check_data(recipe, checks, mistakes);
+    check_finetune(recipe, checks);
+  }
+  if (purpose == Purpose::adapt && recipe.adapt.corpus.empty()) mistakes.push_back("adapt.corpus: is missing; give a file or folder of unlabelled text");
+  if (purpose != Purpose::finetune) check_adapt(recipe, checks);
+  if (mistakes.empty()) return recipe;
+  std::string text = fmt::format("the recipe has {} {}:", mistakes.size(), mistakes.size() == 1 ? "mistake" : "mistakes");
+  for (const auto& mistake : mistakes) text += "\n  " + mistake;
+  throw Error(Kind::usage, text);
+}
+
+std::string recipe_text(const Recipe& recipe) { return io::write_toml(io::write_value(recipe)); }
+
+std::string recipe_reference() {
+  Recipe recipe;
+  std::string text;
+  describe(recipe, "", text);
+  return text;
+}
+
+}  // namespace graft::run

@@ -1,0 +1,48 @@
+// A run's recipe: one strict TOML file. All mistakes are reported at once, before anything is loaded.
+#pragma once
+
+#include "graft/adapt/options.h"
+#include "graft/data/dataset.h"
+#include "graft/features/options.h"
+#include "graft/finetune/options.h"
+#include "graft/train/options.h"
+
+namespace graft::run {
+
+struct Recipe {
+  std::string source;
+  std::string output;
+  int64_t seed = 0;
+  int64_t max_length = 128;
+  data::DataOptions data;
+  adapt::AdaptOptions adapt;
+  finetune::FinetuneOptions finetune;
+  train::TrainOptions train;
+  features::StoreOptions features;
+
+  template <class Visitor>
+  void visit(Visitor&& field) {
+    field("source", source, "folder of the pretrained model");
+    field("output", output, "the run's folder");
+    field("seed", seed, "of everything random");
+    field("max_length", max_length, "most tokens of a text; the rest is cut off");
+    field("data", data, "labelled examples");
+    field("adapt", adapt, "domain-adaptive pre-training");
+    field("finetune", finetune, "the progressive schedule");
+    field("train", train, "what all phases share");
+    field("features", features, "the store of activations");
+  }
+};
+
+/// What a command does with a recipe: which sections must be filled.
+enum class Purpose { run, adapt, finetune };
+
+/// Reads JSON (from TOML) with `set` ("finetune.head.epochs=5") applied, and checks every value.
+/// Throws Kind::usage listing all mistakes.
+Recipe read_recipe(Json json, const std::vector<std::string>& set, Purpose purpose);
+/// Resolved and complete, as TOML.
+std::string recipe_text(const Recipe& recipe);
+/// Every key with its default and what it means, for `graft recipe`.
+std::string recipe_reference();
+
+}  // namespace graft::run
