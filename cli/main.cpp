@@ -1,1 +1,157 @@
-int main(){}
+// The launcher: arguments, recipe checks and help without libtorch, whose loading costs a quarter of a second.
+// A command that computes is handed to libgraft_engine.so beside this program.
+#include <dlfcn.h>
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <iostream>
+
+#include "graft/core/error.h"
+#include "graft/io/fields.h"
+#include "graft/io/file.h"
+#include "graft/io/toml.h"
+#include "graft/run/recipe.h"
+
+namespace {
+
+using graft::Json;
+using graft::Kind;
+
+struct Arguments {
+  std::string recipe, source, data, out, resume, corpus;
+  std::string model, inputs, outputs, gradients, golden, file = "-", text = "text", pair, label = "label";
+  std::vector<std::string> set;
+  int64_t max_length = 512, threads = 0, repeat = 1;
+  double tolerance = 1e-5;
+  bool json = false, quiet = false, dry_run = false;
+};
+
+void add_run_options(CLI::App& command, Arguments& a) {
+  command.add_option("recipe", a.recipe, "recipe in TOML; without one, give --data, --source and --out");
+  command.add_option("--source", a.source, "folder of the pretrained model");
+  command.add_option("--data", a.data, "labelled data: a folder of train, validation, test, or one file");
+  command.add_option("--corpus", a.corpus, "unlabelled text for domain-adaptive pre-training");
+  command.add_option("--out", a.out, "folder for the run");
+  command.add_option("--set", a.set, "change a key of the recipe: --set finetune.head.epochs=5 (repeatable)")->take_all();
+  command.add_option("--resume", a.resume, "go on with the run in this folder");
+  command.add_flag("--dry-run", a.dry_run, "print phases, sizes and expected time, and train nothing");
+  command.add_flag("--quiet", a.quiet, "no progress on standard error");
+}
+
+/// The recipe of a command line, checked; the engine gets it resolved.
+Json recipe_of(const Arguments& a, graft::run::Purpose purpose) {
+  Json json = Json::object();
+  if (!a.resume.empty()) {
+    const auto file = std::filesystem::path(a.resume) / "recipe.toml";
+    GRAFT_CHECK(usage, std::filesystem::exists(file), "--resume {}: there is no run in this folder (no recipe.toml). Give the folder of a run, or start one with --out.", a.resume);
+    json = graft::io::parse_toml(graft::io::read_file(file), file.string());
+    json["output"] = a.resume;
+  } else if (!a.recipe.empty()) {
+    json = graft::io::parse_toml(graft::io::read_file(a.recipe), a.recipe);
+  }
+  if (!a.source.empty()) json["source"] = a.source;
+  if (!a.out.empty()) json["output"] = a.out;
+  if (!a.data.empty()) json["data"]["path"] = a.data;
+  if (!a.corpus.empty()) json["adapt"]["corpus"] = a.corpus;
+  return graft::io::write_value(graft::run::read_recipe(json, a.set, purpose));
+}
+
+int serve(const Json& request) {
+  const auto engine = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "libgraft_engine.so";
+  void* library = dlopen(engine.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (!library) {
+    fmt::print(stderr, "graft: the engine could not be loaded: {}. Build it with `make build`.\n", dlerror());
+    return static_cast<int>(Kind::bug);
+  }
+  const auto door = reinterpret_cast<int (*)(const char*)>(dlsym(library, "graft_engine_serve"));
+  if (!door) {
+    fmt::print(stderr, "graft: {} is not this program's engine. Build it with `make build`.\n", engine.string());
+    return static_cast<int>(Kind::bug);
+  }
+  const int code = door(request.dump().c_str());
+  std::cout.flush();
+  std::fflush(nullptr);
+  // libtorch's threads and caches need no orderly end, and tearing them down costs time.
+  _exit(code);
+}
+
+int launch(int argc, char** argv) {
+  CLI::App app{"graft takes a pretrained model to a new domain.\n"
+               "Stages: select, adapt, finetune, retain; `graft run` joins them."};
+  app.set_version_flag("--version", "graft 0.1.0");
+  app.require_subcommand(1);
+  Arguments a;
+  app.add_flag("--json", a.json, "results for machines");
+  app.fallthrough();
+
+  auto& run = *app.add_subcommand("run", "the whole pipeline: adapt when a corpus is given, finetune, evaluate, export");
+  auto& adapt = *app.add_subcommand("adapt", "domain-adaptive pre-training alone");
+  auto& finetune = *app.add_subcommand("finetune", "head only, gradual unfreezing, full fine-tuning");
+  for (auto* command : {&run, &adapt, &finetune}) add_run_options(*command, a);
+
+  auto& evaluate = *app.add_subcommand("evaluate", "metrics of a finished model on labelled data");
+  evaluate.add_option("--model", a.model, "model folder")->required();
+  evaluate.add_option("--data", a.data, "a labelled file")->required();
+  auto& predict = *app.add_subcommand("predict", "labels with probabilities for a file or standard input");
+  predict.add_option("--model", a.model, "model folder")->required();
+  predict.add_option("file", a.file, "JSONL, CSV, TSV or text; - for standard input");
+  for (auto* command : {&evaluate, &predict}) {
+    command->add_option("--text", a.text, "column of the text");
+    command->add_option("--pair", a.pair, "column of the second text");
+    command->add_option("--max-length", a.max_length, "most tokens of a text");
+  }
+  evaluate.add_option("--label", a.label, "column of the label");
+
+  auto& forward = *app.add_subcommand("forward", "tensors in, tensors out: what a model computes");
+  forward.add_option("--model", a.model, "model folder")->required();
+  forward.add_option("--inputs", a.inputs, "safetensors named as the reference's arguments")->required();
+  forward.add_option("--outputs", a.outputs, "safetensors to write")->required();
+  forward.add_option("--gradients", a.gradients, "safetensors to write; the inputs hold cotangent.<output>");
+  forward.add_option("--threads", a.threads, "0: all cores");
+  forward.add_option("--repeat", a.repeat, "compute this often and print the seconds of each");
+  auto& check = *app.add_subcommand("check", "compares a model with a reference's dump and names the first difference");
+  check.add_option("model", a.model, "model folder")->required();
+  check.add_option("golden", a.golden, "safetensors with the reference's inputs, outputs and gradients")->required();
+  check.add_option("--tolerance", a.tolerance, "of the largest value of a tensor");
+  auto& tokenize = *app.add_subcommand("tokenize", "JSON lines with `text` in, JSON lines with `ids` out");
+  tokenize.add_option("--model", a.model, "model folder")->required();
+  auto& recipe = *app.add_subcommand("recipe", "every key of a recipe with its default and its meaning");
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    const int code = app.exit(e);
+    return code == 0 ? 0 : static_cast<int>(Kind::usage);
+  }
+
+  if (recipe.parsed()) {
+    fmt::print("{}", graft::run::recipe_reference());
+    return 0;
+  }
+  Json request{{"command", app.get_subcommands().front()->get_name()}, {"json", a.json}, {"quiet", a.quiet}};
+  if (run.parsed() || adapt.parsed() || finetune.parsed()) {
+    const auto purpose = adapt.parsed() ? graft::run::Purpose::adapt : finetune.parsed() ? graft::run::Purpose::finetune : graft::run::Purpose::run;
+    request["recipe"] = recipe_of(a, purpose);
+    request["resume"] = !a.resume.empty();
+    request["dry_run"] = a.dry_run;
+  } else {
+    request.update({{"model", a.model}, {"file", a.file}, {"text", a.text}, {"pair", a.pair}, {"max_length", a.max_length}, {"inputs", a.inputs},
+                    {"outputs", a.outputs}, {"gradients", a.gradients}, {"golden", a.golden}, {"tolerance", a.tolerance}, {"threads", a.threads},
+                    {"repeat", a.repeat}, {"data", a.data}, {"data_options", {{"text", a.text}, {"pair", a.pair}, {"label", a.label}}}});
+  }
+  return serve(request);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return launch(argc, argv);
+  } catch (const graft::Error& e) {
+    fmt::print(stderr, "graft: {}\n", e.what());
+    return static_cast<int>(e.kind);
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "graft: this is a bug in graft, please report it: {}\n", e.what());
+    return static_cast<int>(Kind::bug);
+  }
+}

@@ -1,0 +1,18 @@
+// The commands that need the engine. Each takes the launcher's request and returns what it prints.
+#pragma once
+
+#include "graft/core/json.h"
+
+namespace graft::cli {
+
+/// run, adapt, finetune: recipe, resume, dry_run.
+Json run_command(const Json& request);
+/// evaluate, predict: a finished model on a file.
+Json evaluate_command(const Json& request);
+void predict_command(const Json& request);
+/// forward, check: tensors in, tensors out.
+Json forward_command(const Json& request);
+Json check_command(const Json& request);
+void tokenize_command(const Json& request);
+
+}  // namespace graft::cli

@@ -1,0 +1,51 @@
+// Domain-adaptive pre-training (Gururangan et al. 2020): masked language modelling on the domain's own text, all weights
+// learning, held-out loss before and after, best weights kept.
+#pragma once
+
+#include <functional>
+
+#include "graft/adapt/masked_lm.h"
+#include "graft/report/progress.h"
+#include "graft/train/phase.h"
+
+namespace graft::adapt {
+
+using Tensors = std::map<std::string, train::Tensor>;
+
+struct Hooks {
+  std::function<void(const std::string& event, Json fields)> journal;
+  std::function<void(const Json& state, const Tensors& tensors, bool must)> save;
+  report::Progress* progress = nullptr;
+};
+
+/// The corpus as packed sequences on both sides of the split.
+struct Corpus {
+  features::TextInputs training, held_out;
+  int64_t documents = 0, held_out_documents = 0, skipped = 0;
+};
+/// Throws Kind::data: no documents, none held out, a row that cannot be used.
+Corpus read_corpus(const AdaptOptions& options, const models::Model& model, const data::Tokenizer& tokenizer, int64_t max_length);
+
+class Adaptation {
+ public:
+  /// `model` has a masked-language head.
+  Adaptation(models::Model& model, const Corpus& corpus, const MaskRules& rules, const AdaptOptions& options,
+             const train::TrainOptions& training, uint64_t seed, Hooks hooks);
+  void resume(const Json& state, const Tensors& tensors);
+  /// Leaves the best weights in the model. Throws Interrupted after having saved.
+  void run();
+  /// held-out loss and perplexity before and after, epochs.
+  const Json& result() const { return result_; }
+
+ private:
+  models::Model& model_;
+  Hooks hooks_;
+  MaskedLm train_, held_out_;
+  train::PhasePlan plan_;
+  train::TrainOptions training_;
+  uint64_t seed_;
+  std::unique_ptr<train::Phase> phase_;
+  Json result_;
+};
+
+}  // namespace graft::adapt

@@ -1,0 +1,236 @@
+#include "graft/run/pipeline.h"
+
+#include <chrono>
+
+#include "graft/adapt/adaptation.h"
+#include "graft/core/error.h"
+#include "graft/core/hash.h"
+#include "graft/core/interrupt.h"
+#include "graft/core/random.h"
+#include "graft/core/threads.h"
+#include "graft/finetune/schedule.h"
+#include "graft/io/commit.h"
+#include "graft/io/safetensors.h"
+#include "graft/report/journal.h"
+#include "graft/run/export.h"
+#include "graft/run/text_task.h"
+
+namespace graft::run {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+using models::Source;
+using models::Tensor;
+using Tensors = std::map<std::string, Tensor>;
+
+struct Runner {
+  Runner(const Recipe& recipe, Purpose purpose, report::Progress& progress)
+      : recipe(recipe), purpose(purpose), progress(progress), folder(recipe.output), journal(folder / "journal.jsonl"),
+        sessions(folder / "sessions.jsonl"), checkpoints(folder / "checkpoints") {}
+
+  // --- saving and resuming -------------------------------------------------------------------------------------
+
+  void save(const std::string& stage, const Json& state, const Tensors& tensors, bool must) {
+    const double since = std::chrono::duration<double>(Clock::now() - last_saved).count();
+    if (!must && since < recipe.train.checkpoint_seconds) return;
+    const Json all{{"stage", stage}, {"state", state}, {"results", results}, {"journal_bytes", journal.size()}, {"identity", identity}};
+    checkpoints.write(++checkpoint, {{"tensors.safetensors", models::to_views(tensors)}}, all);
+    last_saved = Clock::now();
+  }
+
+  /// The newest checkpoint; the journal is cut to what it remembers.
+  void load_checkpoint() {
+    checkpoints.sweep();
+    const auto latest = checkpoints.latest();
+    for (const auto& sentence : latest.skipped) progress.line("note: " + sentence);
+    if (!latest.found) {
+      journal.cut(0);
+      return;
+    }
+    const auto& state = latest.found->state;
+    checkpoint = latest.found->index;
+    saved_stage = state.at("stage");
+    saved_state = state.at("state");
+    results = state.at("results");
+    saved_identity = state.at("identity");
+    journal.cut(state.at("journal_bytes").get<uint64_t>());
+    const auto file = io::read_safetensors(latest.found->path / "tensors.safetensors");
+    for (const auto& [name, view] : file.tensors) saved_tensors[name] = models::to_tensor(name, view);
+    progress.line(fmt::format("resuming from checkpoint {} ({})", checkpoint, saved_stage));
+  }
+
+  void check_identity() {
+    if (saved_identity.is_null()) return;
+    for (const auto* key : {"source", "data"})
+      if (saved_identity.contains(key) && identity.contains(key))
+        GRAFT_CHECK(usage, saved_identity[key] == identity[key], "{}: the {} has changed since the run was started, so it cannot be resumed. Start a new run.", folder.string(), key);
+    if (saved_identity["threads"] != identity["threads"])
+      progress.line(fmt::format("warning: the run was started with {} threads and goes on with {}; results will agree to rounding, not to the bit.",
+                                saved_identity["threads"].dump(), identity["threads"].dump()));
+  }
+
+  // --- stages --------------------------------------------------------------------------------------------------
+
+  void start() {
+    io::make_folder(folder);
+    io::sweep_temporaries(folder);
+    io::require_space(folder, 200'000'000, "checkpoints and the result");
+    io::write_file(folder / "recipe.toml", recipe_text(recipe));
+    sessions.write("started", {{"threads", at::get_num_threads()}});
+  }
+
+  fs::path adapted_folder() const { return folder / "adapted"; }
+
+  /// Stage `adapt`: leaves a complete model folder, which is the source of what follows.
+  void adapt() {
+    if (recipe.adapt.corpus.empty() || (!saved_stage.empty() && saved_stage != "adapt")) return;
+    const auto source = Source::open(recipe.source);
+    const auto tokenizer = data::Tokenizer::load(source.folder);
+    check_tokenizer(tokenizer, source);
+    const auto loaded = models::load(source, {"masked_lm"}, seed_of(recipe.seed, {"adapt", "head"}));
+    const auto max_length = length_limit(recipe.adapt.max_length, tokenizer, *loaded.model);
+    if (saved_stage.empty()) {
+      journal.write("start", {{"source", source.folder.filename().string()}, {"source_hash", identity["source"]}, {"seed", recipe.seed}});
+      if (!loaded.report.fresh.empty()) progress.line("the source has no masked-language head; it gets a fresh one: " + listed(loaded.report.fresh));
+    }
+    const auto corpus = adapt::read_corpus(recipe.adapt, *loaded.model, tokenizer, max_length);
+    const adapt::MaskRules rules(tokenizer, source.config.at("vocab_size").get<int64_t>(), recipe.adapt);
+    adapt::Hooks hooks;
+    hooks.journal = [&](const std::string& event, Json fields) { journal.write(event, std::move(fields)); };
+    hooks.save = [&](const Json& state, const Tensors& tensors, bool must) { save("adapt", state, tensors, must); };
+    hooks.progress = &progress;
+    adapt::Adaptation stage(*loaded.model, corpus, rules, recipe.adapt, recipe.train, recipe.seed, hooks);
+    if (saved_stage == "adapt") stage.resume(saved_state, saved_tensors);
+    stage.run();
+    results["adapt"] = stage.result();
+    const auto target = purpose == Purpose::adapt ? folder / "model" : adapted_folder();
+    export_model(target, source, *loaded.model, {"masked_lm"}, {}, tokenizer, max_length,
+                 {source.folder.filename().string(), "masked_lm", {{"held_out", {{"perplexity before", stage.result()["before"]["perplexity"]}, {"perplexity after", stage.result()["after"]["perplexity"]}}}}});
+    save("adapted", Json::object(), {}, true);
+  }
+
+  void finetune() {
+    if (saved_stage == "done") return;
+    const bool adapted = !recipe.adapt.corpus.empty() && purpose != Purpose::finetune;
+    const auto source = Source::open(adapted ? adapted_folder() : fs::path(recipe.source));
+    const auto tokenizer = data::Tokenizer::load(source.folder);
+    check_tokenizer(tokenizer, source);
+    const auto dataset = data::read_dataset(recipe.data, recipe.seed);
+    const models::Task task{dataset.task, dataset.task == "regression" ? 1 : static_cast<int64_t>(dataset.label_names.size())};
+    const auto loaded = models::load(source, task, seed_of(recipe.seed, {"finetune", "head"}), models::label_names(source.config) == dataset.label_names);
+    auto& model = *loaded.model;
+    const auto max_length = length_limit(recipe.max_length, tokenizer, model);
+    const bool words = dataset.task == "tokens";
+    identity["data"] = dataset.hash;
+    check_identity();
+    const auto summary = data::summary(dataset);
+    if (saved_stage.empty() || saved_stage == "adapted") {
+      journal.write("data", {{"summary", summary}, {"hash", dataset.hash}, {"max_length", max_length}, {"source", source.description(model)}, {"fresh", loaded.report.fresh}});
+      progress.title(source.description(model));
+      progress.line(data::summary_text(summary));
+    }
+    const auto train_inputs = tokenized(tokenizer, model, dataset.train, max_length, words);
+    const auto validation_inputs = tokenized(tokenizer, model, dataset.validation, max_length, words);
+    if (train_inputs.truncated > 0)
+      progress.line(fmt::format("{} of {} training texts reach the limit of {} tokens and are cut (max_length in the recipe)", train_inputs.truncated, train_inputs.size(), max_length));
+
+    finetune::Setting setting{.model = model};
+    setting.random_copy = [&] { return models::random_copy(source, task, seed_of(recipe.seed, {"finetune", "random copy"})); };
+    setting.task = dataset.task;
+    setting.label_names = dataset.label_names;
+    setting.train = {&train_inputs, &dataset.train, words ? &train_inputs.first_tokens() : nullptr};
+    setting.validation = {&validation_inputs, &dataset.validation, words ? &validation_inputs.first_tokens() : nullptr};
+    setting.options = recipe.finetune;
+    setting.training = recipe.train;
+    setting.store = recipe.features;
+    setting.features_folder = recipe.features.folder.empty() ? folder / "features" : fs::path(recipe.features.folder);
+    setting.seed = recipe.seed;
+    finetune::Hooks hooks;
+    hooks.journal = [&](const std::string& event, Json fields) { journal.write(event, std::move(fields)); };
+    hooks.save = [&](const Json& state, const Tensors& tensors, bool must) { save("finetune", state, tensors, must); };
+    hooks.first_step = [&] { sessions.write("first_step", {{"seconds_since_start", std::chrono::duration<double>(Clock::now() - began).count()}}); };
+    hooks.progress = &progress;
+    finetune::Schedule schedule(std::move(setting), hooks);
+    if (saved_stage == "finetune") schedule.resume(saved_state, saved_tensors);
+    schedule.run();
+    results["finetune"] = schedule.result();
+
+    evaluate_test(model, dataset, tokenizer, max_length);
+    auto card = results["finetune"];
+    if (results.contains("test")) card["test"] = results["test"];
+    results["model_sha256"] = export_model(folder / "model", source, model, task, dataset.label_names, tokenizer, max_length,
+                                           {fs::path(recipe.source).filename().string(), dataset.task, card});
+    if (recipe.features.folder.empty()) io::remove_all(folder / "features");
+  }
+
+  void evaluate_test(models::Model& model, const data::Dataset& dataset, const data::Tokenizer& tokenizer, int64_t max_length) {
+    if (dataset.test.size() == 0) return;
+    const bool words = dataset.task == "tokens";
+    const auto inputs = tokenized(tokenizer, model, dataset.test, max_length, words);
+    const features::Feed feed(model, inputs);
+    std::set<std::string> all{"head"};
+    for (const auto& group : model.groups) all.insert(group.name);
+    model.unfreeze_only(all);  // nothing is stored for the test split
+    const train::Supervised stream(model, feed, dataset.task, dataset.label_names, dataset.test, words ? &inputs.first_tokens() : nullptr);
+    results["test"] = train::all_metrics(train::evaluate(model, stream, recipe.train.micro_batch_tokens, recipe.train.precision == "bfloat16"));
+    results["test"]["examples"] = dataset.test.size();
+    journal.write("test", results["test"]);
+    std::string text = "test:";
+    for (const auto& item : results["test"].items())
+      if (item.value().is_number_float()) text += fmt::format(" {} {:.4f}", item.key(), item.value().get<double>());
+    progress.line(text);
+  }
+
+  Json run(bool resume) {
+    at::set_num_threads(static_cast<int>(recipe.train.threads > 0 ? recipe.train.threads : available_cores()));
+    at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+    at::globalContext().setDeterministicFillUninitializedMemory(false);
+    const bool begun = fs::exists(folder / "recipe.toml");
+    GRAFT_CHECK(usage, resume || !begun, "{}: holds a run already. Resume it with --resume {}, or give another output folder.", folder.string(), folder.string());
+    start();
+    identity["threads"] = at::get_num_threads();
+    identity["source"] = io::checkpoint_hash(io::read_checkpoint(recipe.source));
+    if (resume) load_checkpoint();
+    check_identity();
+    if (saved_stage == "done") {
+      progress.line("the run is finished already");
+      return results;
+    }
+    try {
+      if (purpose != Purpose::finetune) adapt();
+      if (purpose != Purpose::adapt) finetune();
+    } catch (const Interrupted& e) {
+      sessions.write("interrupted", {{"signal", e.signal}});
+      throw;
+    } catch (const Error& e) {
+      sessions.write("stopped", {{"reason", e.what()}});
+      throw;
+    }
+    results["model"] = (folder / "model").string();
+    journal.write("done", {{"test", results.value("test", Json())}, {"model_sha256", results.value("model_sha256", Json())}});
+    save("done", Json::object(), {}, true);
+    sessions.write("finished", {});
+    return results;
+  }
+
+  const Recipe& recipe;
+  Purpose purpose;
+  report::Progress& progress;
+  fs::path folder;
+  report::Journal journal, sessions;
+  io::CommittedFolders checkpoints;
+  Clock::time_point began = Clock::now(), last_saved = Clock::now();
+  uint64_t checkpoint = 0;
+  Json results = Json::object(), identity = Json::object(), saved_identity, saved_state;
+  std::string saved_stage;
+  Tensors saved_tensors;
+};
+
+}  // namespace
+
+Json run_recipe(const Recipe& recipe, Purpose purpose, bool resume, report::Progress& progress) {
+  return Runner(recipe, purpose, progress).run(resume);
+}
+
+}  // namespace graft::run
