@@ -114,7 +114,9 @@ Json evaluate_command(const Json& request) {
   GRAFT_CHECK(usage, mistakes.empty(), "{}", listed(mistakes));
   options.task = judge.task.kind;
   const auto file = request.at("data").get<std::string>();
-  const auto examples = data::read_split(options, file, judge.names);
+  options.test = file;
+  const auto dataset = data::read_dataset(options, 0, judge.names);
+  const auto& examples = dataset.test;
   const bool words = judge.task.kind == "tokens";
   const auto inputs = run::tokenized(judge.tokenizer, *judge.loaded.model, examples, judge.max_length, words);
   const features::Feed feed(*judge.loaded.model, inputs);

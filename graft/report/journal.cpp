@@ -28,7 +28,7 @@ Journal::Journal(io::fs::path file) : file_(std::move(file)) {
 
 void Journal::write(const std::string& event, Json fields) {
   Json line{{"event", event}};
-  line.update(fields);
+  if (fields.is_object()) line.update(fields);
   line["time"] = now();
   const auto text = line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
   io::append_durably(file_, text);
