@@ -96,7 +96,7 @@ TEST(Run, AnExistingRunIsNotOverwritten) {
 
 TEST(Run, ChangedDataCannotBeResumed) {
   const Scratch scratch;
-  graft(tests::short_run(scratch, "run"), "", {"GRAFT_TEST_FAULT=kill:1:.model."});
+  graft(tests::short_run(scratch, "run"), "", {"GRAFT_TEST_FAULT=kill:1:run/.model."});
   tests::write_text(scratch / "data/train.jsonl", tests::read_text(scratch / "data/train.jsonl") + "{\"text\": \"the plot was good\", \"label\": \"positive\"}\n");
   const auto resumed = graft({"run", "--quiet", "--resume", (scratch / "run").string()});
   EXPECT_EQ(resumed.code, 2);
