@@ -47,64 +47,85 @@ Corpus read_corpus(const AdaptOptions& options, const models::Model& model, cons
 }
 
 Adaptation::Adaptation(models::Model& model, const Corpus& corpus, const MaskRules& rules, const AdaptOptions& options,
-                       const train::TrainOptions& training, uint64_t seed, Hooks hooks)
-    : model_(model), hooks_(std::move(hooks)), train_(model, corpus.training, rules, seed), held_out_(model, corpus.held_out, rules, seed),
-      training_(training), seed_(seed) {
+                       const train::TrainOptions& training, uint64_t seed, bool fresh_head, Hooks hooks)
+    : model_(model), hooks_(std::move(hooks)), options_(options), train_(model, corpus.training, rules, seed), held_out_(model, corpus.held_out, rules, seed),
+      training_(training), seed_(seed), head_alone_(fresh_head && options.head_epochs > 0) {
   training_.batch_size = options.batch_size;
-  plan_.stage = "adapt";
-  plan_.name = "masked_lm";
-  plan_.trainable = {"head"};
-  for (const auto& group : model.groups) plan_.trainable.insert(group.name);
-  for (const auto& group : plan_.trainable) plan_.learning_rates[group] = options.learning_rate;
-  plan_.weight_decay = training.weight_decay;
-  plan_.epochs = options.epochs;
-  plan_.patience = options.patience;
-  plan_.metric = "loss";
   result_ = {{"documents", corpus.documents}, {"held_out_documents", corpus.held_out_documents}, {"sequences", corpus.training.size()}};
+}
+
+std::unique_ptr<train::Phase> Adaptation::phase() const {
+  train::PhasePlan plan;
+  plan.stage = "adapt";
+  plan.name = head_alone_ ? "masked_lm head" : "masked_lm";
+  plan.trainable = {"head"};
+  if (!head_alone_)
+    for (const auto& group : model_.groups) plan.trainable.insert(group.name);
+  for (const auto& group : plan.trainable) plan.learning_rates[group] = head_alone_ ? options_.head_learning_rate : options_.learning_rate;
+  plan.weight_decay = training_.weight_decay;
+  plan.epochs = head_alone_ ? options_.head_epochs : options_.epochs;
+  plan.patience = head_alone_ ? 0 : options_.patience;
+  plan.metric = "loss";
+  plan.start_metric = result_.at(head_alone_ ? "random_head" : "before").at("loss").get<double>();
+  return std::make_unique<train::Phase>(model_, plan, training_, train_, held_out_, seed_);
+}
+
+double Adaptation::held_out_loss() const {
+  return train::evaluate(model_, held_out_, training_.micro_batch_tokens, training_.precision == "bfloat16").loss;
+}
+
+void Adaptation::save(bool must) const {
+  if (hooks_.save) hooks_.save({{"result", result_}, {"head_alone", head_alone_}, {"phase", phase_->state_json()}}, phase_->state_tensors(), must);
 }
 
 void Adaptation::resume(const Json& state, const Tensors& tensors) {
   result_ = state.at("result");
-  plan_.start_metric = result_.at("before").at("loss").get<double>();
-  phase_ = std::make_unique<train::Phase>(model_, plan_, training_, train_, held_out_, seed_);
+  head_alone_ = state.at("head_alone");
+  phase_ = phase();
   phase_->resume(state.at("phase"), tensors);
 }
 
-void Adaptation::run() {
-  const auto saved = [&](bool must) {
-    if (hooks_.save) hooks_.save({{"result", result_}, {"phase", phase_->state_json()}}, phase_->state_tensors(), must);
-  };
-  const auto measured = [](double loss) { return Json{{"loss", loss}, {"perplexity", std::exp(loss)}}; };
-  hooks_.progress->title("Adapting to the domain: masked language modelling");
-  if (!phase_) {
-    model_.unfreeze_only(plan_.trainable);
-    const auto before = train::evaluate(model_, held_out_, training_.micro_batch_tokens, training_.precision == "bfloat16").loss;
-    result_["before"] = measured(before);
-    plan_.start_metric = before;
-    hooks_.journal("adapt_start", result_);
-    hooks_.progress->line(fmt::format("{} documents in {} sequences; held-out perplexity before: {:.2f}", result_["documents"].get<int64_t>(), train_.size(), std::exp(before)));
-    phase_ = std::make_unique<train::Phase>(model_, plan_, training_, train_, held_out_, seed_);
-  }
-  const auto started = std::chrono::steady_clock::now();
+void Adaptation::run_phase(const std::string& title) {
+  if (!phase_) phase_ = phase();
   train::PhaseHooks hooks;
   hooks.step_done = [&](int64_t epoch, int64_t step, int64_t steps, double loss, int64_t) {
-    hooks_.progress->step(fmt::format("adapt, epoch {}/{}", epoch + 1, plan_.epochs), step, steps, fmt::format("loss {:.4f}", loss));
+    hooks_.progress->step(fmt::format("{}, epoch {}/{}", title, epoch + 1, phase_->plan().epochs), step, steps, fmt::format("loss {:.4f}", loss));
   };
   hooks.epoch_done = [&](const Json& epoch) {
+    const double perplexity = std::exp(epoch["validation_loss"].get<double>());
     auto entry = epoch;
-    entry["phase"] = "adapt";
-    entry["perplexity"] = std::exp(epoch["validation_loss"].get<double>());
+    entry["phase"] = title;
+    entry["perplexity"] = perplexity;
     hooks_.journal("epoch", entry);
-    hooks_.progress->line(fmt::format("adapt, epoch {}/{}: held-out perplexity {:.2f}", epoch["epoch"].get<int64_t>(), plan_.epochs, std::exp(epoch["validation_loss"].get<double>())));
-    saved(false);
+    hooks_.progress->line(fmt::format("{}, epoch {}/{}: held-out perplexity {:.2f}", title, epoch["epoch"].get<int64_t>(), phase_->plan().epochs, perplexity));
+    save(false);
   };
   try {
     phase_->run(hooks);
   } catch (const Interrupted&) {
-    saved(true);
+    save(true);
     throw;
   }
   phase_->restore_best();
+}
+
+void Adaptation::run() {
+  const auto measured = [](double loss) { return Json{{"loss", loss}, {"perplexity", std::exp(loss)}}; };
+  const auto started = std::chrono::steady_clock::now();
+  hooks_.progress->title("Adapting to the domain: masked language modelling");
+  if (!phase_) {
+    const auto loss = held_out_loss();
+    result_[head_alone_ ? "random_head" : "before"] = measured(loss);
+    hooks_.journal("adapt_start", result_);
+    hooks_.progress->line(fmt::format("{} documents in {} sequences; held-out perplexity {:.2f}", result_["documents"].get<int64_t>(), train_.size(), std::exp(loss)));
+  }
+  if (head_alone_) {
+    run_phase("adapt, head alone");
+    result_["before"] = measured(phase_->state().best);
+    phase_.reset();
+    head_alone_ = false;
+  }
+  run_phase("adapt");
   result_["after"] = measured(phase_->state().best);
   result_["best_epoch"] = phase_->state().best_epoch;
   auto entry = result_;

@@ -28,22 +28,30 @@ Corpus read_corpus(const AdaptOptions& options, const models::Model& model, cons
 
 class Adaptation {
  public:
-  /// `model` has a masked-language head.
+  /// `model` has a masked-language head; a `fresh_head` first learns alone.
   Adaptation(models::Model& model, const Corpus& corpus, const MaskRules& rules, const AdaptOptions& options,
-             const train::TrainOptions& training, uint64_t seed, Hooks hooks);
+             const train::TrainOptions& training, uint64_t seed, bool fresh_head, Hooks hooks);
   void resume(const Json& state, const Tensors& tensors);
   /// Leaves the best weights in the model. Throws Interrupted after having saved.
   void run();
-  /// held-out loss and perplexity before and after, epochs.
+  /// Held-out loss and perplexity before and after. With a fresh head "before" is taken when the head has learned on the
+  /// source's features, and "random_head" before that: so before and after compare encoders, not heads.
   const Json& result() const { return result_; }
 
  private:
+  /// The phase that is due: the fresh head alone, or everything.
+  std::unique_ptr<train::Phase> phase() const;
+  double held_out_loss() const;
+  void save(bool must) const;
+  void run_phase(const std::string& title);
+
   models::Model& model_;
   Hooks hooks_;
+  AdaptOptions options_;
   MaskedLm train_, held_out_;
-  train::PhasePlan plan_;
   train::TrainOptions training_;
   uint64_t seed_;
+  bool head_alone_;  // the phase in progress is the fresh head's
   std::unique_ptr<train::Phase> phase_;
   Json result_;
 };

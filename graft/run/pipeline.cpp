@@ -92,7 +92,7 @@ struct Runner {
     const auto max_length = length_limit(recipe.adapt.max_length, tokenizer, *loaded.model);
     if (saved_stage.empty()) {
       journal.write("start", {{"source", source.folder.filename().string()}, {"source_hash", identity["source"]}, {"seed", recipe.seed}});
-      if (!loaded.report.fresh.empty()) progress.line("the source has no masked-language head; it gets a fresh one: " + listed(loaded.report.fresh));
+      if (!loaded.report.fresh.empty()) progress.line("the source has no masked-language head; it gets a fresh one, which first learns alone: " + listed(loaded.report.fresh));
     }
     const auto corpus = adapt::read_corpus(recipe.adapt, *loaded.model, tokenizer, max_length);
     const adapt::MaskRules rules(tokenizer, source.config.at("vocab_size").get<int64_t>(), recipe.adapt);
@@ -100,7 +100,7 @@ struct Runner {
     hooks.journal = [&](const std::string& event, Json fields) { journal.write(event, std::move(fields)); };
     hooks.save = [&](const Json& state, const Tensors& tensors, bool must) { save("adapt", state, tensors, must); };
     hooks.progress = &progress;
-    adapt::Adaptation stage(*loaded.model, corpus, rules, recipe.adapt, recipe.train, recipe.seed, hooks);
+    adapt::Adaptation stage(*loaded.model, corpus, rules, recipe.adapt, recipe.train, recipe.seed, !loaded.report.fresh.empty(), hooks);
     if (saved_stage == "adapt") stage.resume(saved_state, saved_tensors);
     stage.run();
     results["adapt"] = stage.result();

@@ -63,6 +63,8 @@ void check_finetune(const Recipe& r, Checks& c) {
 void check_adapt(const Recipe& r, Checks& c) {
   const auto& a = r.adapt;
   c.at_least("adapt.epochs", 1, a.epochs);
+  c.at_least("adapt.head_epochs", 0, a.head_epochs);
+  c.positive("adapt.head_learning_rate", a.head_learning_rate);
   c.positive("adapt.learning_rate", a.learning_rate);
   c.expect(a.mask_probability > 0 && a.mask_probability < 1, "adapt.mask_probability", "between 0 and 1", a.mask_probability);
   c.fraction("adapt.held_out_fraction", a.held_out_fraction);
