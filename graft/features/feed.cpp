@@ -1,5 +1,7 @@
 #include "graft/features/feed.h"
 
+#include <algorithm>
+
 namespace graft::features {
 
 void Feed::use(const std::string& chain, int64_t boundary, Store store) {
@@ -8,23 +10,31 @@ void Feed::use(const std::string& chain, int64_t boundary, Store store) {
 
 models::Activations Feed::enter(const std::string& chain, int64_t boundary, const std::vector<int64_t>& examples,
                                 const models::Reads& reads) const {
+  const torch::NoGradGuard no_grad;
+  // Frozen blocks may read another chain's end, which then is frozen too.
+  const auto with_upstream = [&](int64_t from, models::Activations x) {
+    const auto& c = model_.chain(chain);
+    for (const auto& up : c.upstream)
+      for (int64_t i = from; i < boundary && !x.kept.contains(up); ++i)
+        if (std::find(c.blocks[i].reads.begin(), c.blocks[i].reads.end(), up) != c.blocks[i].reads.end())
+          x.kept[up] = enter(up, model_.chain(up).blocks.size(), examples, {}).hidden;
+    return x;
+  };
   for (int64_t from = boundary; from > 0; --from) {
     const auto found = stores_.find({chain, from});
     if (found == stores_.end()) continue;
     auto x = found->second.read(examples, model_.device());
     if (from == boundary) return x;
-    const torch::NoGradGuard no_grad;
-    return model_.forward(chain, from, boundary, std::move(x), reads);
+    return model_.forward(chain, from, boundary, with_upstream(from, std::move(x)), reads);
   }
   auto x = inputs_.batch(chain, examples);
   if (boundary == 0) return x;
-  const torch::NoGradGuard no_grad;
-  return model_.forward(chain, 0, boundary, std::move(x), reads);
+  return model_.forward(chain, 0, boundary, with_upstream(0, std::move(x)), reads);
 }
 
 int64_t Feed::rows(const std::string& chain, int64_t boundary, int64_t example) const {
   const auto found = stores_.find({chain, boundary});
-  return found == stores_.end() ? inputs_.length(example) : found->second.length(example);
+  return found == stores_.end() ? inputs_.rows(chain, example) : found->second.length(example);
 }
 
 }  // namespace graft::features

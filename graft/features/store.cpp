@@ -50,14 +50,22 @@ struct Store::State {
   explicit State(const fs::path& file) : file(io::read_safetensors(file)) {
     for (const auto& [name, view] : this->file.tensors) {
       if (name.ends_with(".starts")) continue;
-      const auto& starts = this->file.tensors.at(name + ".starts");
+      const auto found = this->file.tensors.find(name + ".starts");
+      check(found != this->file.tensors.end() && found->second.dtype == io::DType::i64 && found->second.shape.size() == 1 &&
+            found->second.shape[0] > 0 && !view.shape.empty(), file);
       Part part;
-      part.starts.resize(starts.shape[0]);
-      std::memcpy(part.starts.data(), starts.data, starts.shape[0] * sizeof(int64_t));
+      part.starts.resize(found->second.shape[0]);
+      std::memcpy(part.starts.data(), found->second.data, part.starts.size() * sizeof(int64_t));
+      check(part.starts.front() == 0 && std::is_sorted(part.starts.begin(), part.starts.end()) && part.starts.back() == view.shape[0] &&
+            (parts.empty() || parts.begin()->second.starts.size() == part.starts.size()), file);
       part.view = &view;
       parts[name] = std::move(part);
     }
-    GRAFT_CHECK(data, !parts.empty(), "{}: is no store of activations. Remove it; graft makes it again.", file.string());
+    check(parts.contains("hidden"), file);
+  }
+
+  static void check(bool sound, const fs::path& file) {
+    GRAFT_CHECK(data, sound, "{}: is no store of activations, or a damaged one. Remove it; graft makes it again.", file.string());
   }
 
   struct Part {
@@ -121,6 +129,32 @@ std::vector<std::vector<int64_t>> batches_by_length(const Inputs& inputs, int64_
   return batches;
 }
 
+namespace {
+
+/// Chains whose output the blocks before the boundary read; they are frozen where those blocks are.
+std::vector<std::string> upstream_read(const models::Model& model, const std::string& chain, int64_t boundary) {
+  const auto& c = model.chain(chain);
+  std::vector<std::string> read;
+  for (const auto& up : c.upstream)
+    if (std::any_of(c.blocks.begin(), c.blocks.begin() + boundary, [&](const auto& block) {
+          return std::find(block.reads.begin(), block.reads.end(), up) != block.reads.end();
+        }))
+      read.push_back(up);
+  return read;
+}
+
+/// What enters block 0, with the outputs of upstream chains that the blocks before the boundary read.
+Activations chain_inputs(models::Model& model, const std::string& chain, int64_t boundary, const Inputs& inputs, const std::vector<int64_t>& examples) {
+  auto x = inputs.batch(chain, examples);
+  for (const auto& up : upstream_read(model, chain, boundary)) {
+    const auto end = static_cast<int64_t>(model.chain(up).blocks.size());
+    x.kept[up] = model.forward(up, 0, end, chain_inputs(model, up, end, inputs, examples), {}).hidden;
+  }
+  return x;
+}
+
+}  // namespace
+
 std::string store_key(const models::Model& model, const std::string& chain, int64_t boundary, const models::Reads& reads,
                       const Inputs& inputs, const StoreOptions& options) {
   Sha256 hash;
@@ -130,6 +164,9 @@ std::string store_key(const models::Model& model, const std::string& chain, int6
     groups.insert(c.blocks[i].groups.begin(), c.blocks[i].groups.end());
     groups.insert(c.blocks[i].uses.begin(), c.blocks[i].uses.end());
   }
+  for (const auto& up : upstream_read(model, chain, boundary))
+    hash.update(store_key(model, up, model.chain(up).blocks.size(), {}, inputs, options));
+  for (const auto& slot : model.slots_across(chain, boundary)) hash.update(slot + ",");
   const auto add = [&](const std::string& key, const Tensor& value) {
     if (!groups.contains(model.group_of(key))) return;
     const auto bytes = value.detach().cpu().contiguous();
@@ -190,6 +227,8 @@ class Writer {
       const auto values = rows->values.detach().to(torch::kCPU, column.type).contiguous();
       const auto* bytes = static_cast<const char*>(values.const_data_ptr());
       for (size_t i = 0; i < examples.size(); ++i) {
+        GRAFT_ASSERT(rows->lengths[i] == static_cast<int64_t>(column.starts[examples[i] + 1] - column.starts[examples[i]]),
+                     "{}: example {} has {} rows", name, examples[i], rows->lengths[i]);
         const auto size = rows->lengths[i] * column.row_bytes;
         file_.write_at(base_ + column.offset + column.starts[examples[i]] * column.row_bytes, {bytes, size});
         bytes += size;
@@ -221,22 +260,25 @@ std::vector<std::string> stored_slots(const models::Model& model, const std::str
 
 /// First row of each example for each part. Parts whose rows follow the length of the input (hidden states before the
 /// end of the chain) are told by a probe of two examples; others have the probe's own count for every example.
-std::map<std::string, std::vector<int64_t>> row_starts(const Inputs& inputs, const std::map<std::string, const Rows*>& probe, int64_t probe_example) {
+std::map<std::string, std::vector<int64_t>> row_starts(const std::string& chain, const Inputs& inputs, const std::map<std::string, const Rows*>& probe,
+                                                       const std::vector<int64_t>& probed) {
   std::map<std::string, std::vector<int64_t>> starts;
   for (const auto& [name, rows] : probe) {
-    const bool follows = rows->lengths[0] == inputs.length(probe_example);
+    bool follows = true;
+    for (size_t i = 0; i < probed.size(); ++i) follows = follows && rows->lengths[i] == inputs.rows(chain, probed[i]);
     auto& s = starts[name];
     s.assign(inputs.size() + 1, 0);
-    for (int64_t i = 0; i < inputs.size(); ++i) s[i + 1] = s[i] + (follows ? inputs.length(i) : rows->lengths[0]);
+    for (int64_t i = 0; i < inputs.size(); ++i) s[i + 1] = s[i] + (follows ? inputs.rows(chain, i) : rows->lengths[0]);
   }
   return starts;
 }
 
-/// An example whose length is not 1, so that "as long as the input" and "one row" can be told apart.
-int64_t telling_example(const Inputs& inputs) {
-  for (int64_t i = 0; i < inputs.size(); ++i)
-    if (inputs.length(i) != 1) return i;
-  return 0;
+/// Two examples of unequal length where there are such, so that "as long as the input" and "so many rows" can be told
+/// apart; where all are equally long it does not matter, but for a length of 1 at the end of a chain.
+std::vector<int64_t> telling_examples(const std::string& chain, const Inputs& inputs) {
+  for (int64_t i = 1; i < inputs.size(); ++i)
+    if (inputs.rows(chain, i) != inputs.rows(chain, 0)) return {0, i};
+  return {0};
 }
 
 struct Plan {
@@ -248,12 +290,12 @@ struct Plan {
 };
 
 Plan plan_store(models::Model& model, const std::string& chain, int64_t boundary, const models::Reads& reads, const Inputs& inputs, torch::Dtype type) {
-  const auto example = telling_example(inputs);
+  const auto examples = telling_examples(chain, inputs);
   Plan plan{.boundary = boundary};
   const FrozenPass pass(model);
-  plan.probe = model.forward(chain, 0, boundary, inputs.batch(chain, {example}), reads);
+  plan.probe = model.forward(chain, 0, boundary, chain_inputs(model, chain, boundary, inputs, examples), reads);
   const auto parts = parts_of(plan.probe, stored_slots(model, chain, boundary));
-  plan.starts = row_starts(inputs, parts, example);
+  plan.starts = row_starts(chain, inputs, parts, examples);
   for (const auto& [name, rows] : parts) {
     uint64_t row = rows->values.is_floating_point() ? torch::elementSize(type) : rows->values.element_size();
     for (const auto n : rows->values.sizes().slice(1)) row *= n;
@@ -310,7 +352,7 @@ CaptureResult capture(models::Model& model, const std::string& chain, const std:
   const FrozenPass pass(model);
   int64_t done = 0;
   for (const auto& examples : batches_by_length(inputs, options.capture_tokens)) {
-    auto x = inputs.batch(chain, examples);
+    auto x = chain_inputs(model, chain, missing.back().second.boundary, inputs, examples);
     int64_t at = 0;
     for (size_t m = 0; m < missing.size(); ++m) {
       const auto boundary = missing[m].second.boundary;

@@ -37,8 +37,12 @@ Activations Model::forward(const std::string& name, int64_t from, int64_t to, Ac
   const auto& c = chain(name);
   const auto last = static_cast<int64_t>(c.blocks.size()) - 1;
   fill_shared(c, x);
+  // The head's reads are of ends; a chain that another one reads is computed everywhere.
+  const bool feeds = std::any_of(chains.begin(), chains.end(), [&](const auto& other) {
+    return std::find(other.upstream.begin(), other.upstream.end(), name) != other.upstream.end();
+  });
   for (int64_t i = from; i < to; ++i) {
-    if (i == last && needed.where != Reads::Where::all) {
+    if (i == last && !feeds && needed.where != Reads::Where::all) {
       const auto& lengths = x.hidden.values.defined() ? x.hidden.lengths : x.kept.at(c.inputs.front()).lengths;
       const auto index = resolve(needed, lengths, device());
       x = forward_block(c, i, std::move(x), &index);
@@ -123,7 +127,6 @@ int64_t Model::boundary(const std::string& name) const {
 std::vector<std::string> Model::slots_across(const std::string& name, int64_t boundary) const {
   const auto& c = chain(name);
   std::set<std::string> written(c.inputs.begin(), c.inputs.end());
-  written.insert(c.upstream.begin(), c.upstream.end());
   for (int64_t i = 0; i < boundary; ++i) written.insert(c.blocks[i].writes.begin(), c.blocks[i].writes.end());
   std::set<std::string> read;
   for (size_t i = boundary; i < c.blocks.size(); ++i) read.insert(c.blocks[i].reads.begin(), c.blocks[i].reads.end());

@@ -80,7 +80,8 @@ struct Model : torch::nn::Module {
 
   /// The first block of the chain that uses a trainable parameter; the number of blocks when none does.
   int64_t boundary(const std::string& chain) const;
-  /// Slots that must stay alive across a boundary: written before it, read behind it.
+  /// Slots that must stay alive across a boundary: written before it, read behind it. Not the ends of upstream chains,
+  /// which have boundaries of their own.
   std::vector<std::string> slots_across(const std::string& chain, int64_t boundary) const;
 
   /// Position of each token as the family counts them (text). Throws Kind::data when the text is too long.

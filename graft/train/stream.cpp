@@ -27,8 +27,7 @@ Outputs forward_behind(models::Model& model, std::map<std::string, Activations> 
   std::map<std::string, Activations> ends;
   for (const auto& chain : model.chains) {
     auto x = std::move(entering.at(chain.name));
-    for (const auto& up : chain.upstream)
-      if (!x.kept.contains(up)) x.kept[up] = ends.at(up).hidden;
+    for (const auto& up : chain.upstream) x.kept[up] = ends.at(up).hidden;
     ends[chain.name] = model.forward(chain.name, model.boundary(chain.name), chain.blocks.size(), std::move(x), needed);
   }
   return model.head->forward(ends);
@@ -60,16 +59,17 @@ std::string first_bad_block(models::Model& model, const Stream& stream, const st
   for (const auto& item : model.parameters_by_key())
     if (bad(item.value())) return model.group_of(item.key());
   auto entering = stream.enter(examples, epoch);
+  std::map<std::string, models::Rows> ends;
   for (const auto& chain : model.chains) {
     auto x = entering.at(chain.name);
     const auto from = model.boundary(chain.name);
     if (bad(x.hidden.values)) return chain.name + ", before block " + std::to_string(from);
-    for (const auto& up : chain.upstream)
-      if (!x.kept.contains(up)) return "";  // behind another chain: its own blocks are looked at first
+    for (const auto& up : chain.upstream) x.kept[up] = ends.at(up);
     for (int64_t i = from; i < static_cast<int64_t>(chain.blocks.size()); ++i) {
       x = model.forward(chain.name, i, i + 1, std::move(x), {});
       if (bad(x.hidden.values)) return chain.blocks[i].name;
     }
+    ends[chain.name] = x.hidden;
   }
   return "head";
 }

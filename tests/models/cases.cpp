@@ -1,0 +1,124 @@
+#include "tests/models/cases.h"
+
+#include <cstring>
+
+#include "graft/core/random.h"
+
+namespace graft::tests {
+namespace {
+
+using namespace models;
+
+constexpr int64_t kTrain = 12, kValidation = 6, kLabels = 3;
+
+Json tiny_config(const std::string& model_type, double dropout) {
+  return {{"model_type", model_type}, {"vocab_size", 37}, {"hidden_size", 16}, {"num_hidden_layers", 3}, {"num_attention_heads", 2},
+          {"intermediate_size", 24}, {"max_position_embeddings", 20}, {"type_vocab_size", 2}, {"layer_norm_eps", 1e-5},
+          {"hidden_dropout_prob", dropout}, {"attention_probs_dropout_prob", dropout}, {"hidden_act", "gelu"}};
+}
+
+std::unique_ptr<features::Inputs> random_text(const Model& model, int64_t examples, uint64_t seed) {
+  auto inputs = std::make_unique<features::TextInputs>(model, 16);
+  Random random(seed);
+  for (int64_t i = 0; i < examples; ++i) {
+    std::vector<int32_t> ids(2 + random.below(7)), types(ids.size());
+    for (size_t t = 0; t < ids.size(); ++t) {
+      ids[t] = static_cast<int32_t>(2 + random.below(35));
+      types[t] = t > ids.size() / 2;
+    }
+    inputs->add(ids, types);
+  }
+  return inputs;
+}
+
+void label(const features::Inputs& inputs, int64_t labels, uint64_t seed, data::Examples& examples, data::Ragged<int32_t>& first_tokens) {
+  Random random(seed);
+  const std::string text = "-";
+  for (int64_t i = 0; i < inputs.size(); ++i) {
+    examples.texts.push_back({text.data(), text.size()});
+    examples.labels.push_back(i % labels);
+    std::vector<int32_t> first, of_words;  // every second row is a word's first token
+    for (int64_t t = 0; t < inputs.length(i); t += 2) {
+      first.push_back(static_cast<int32_t>(t));
+      of_words.push_back(static_cast<int32_t>(random.below(labels)));
+    }
+    first_tokens.push_back(first);
+    examples.label_sets.push_back(of_words);
+  }
+}
+
+}  // namespace
+
+Case::Case(const std::string& name, uint64_t seed, double dropout) : name(name) {
+  int64_t labels = kLabels;
+  const auto& toys = toy_names();
+  if (std::find(toys.begin(), toys.end(), name) != toys.end()) {
+    task = name == "tied" ? "tokens" : "classification";
+    if (name == "tied") labels = kToyVocabulary;
+    model = toy_model(name, labels, seed, dropout);
+    inputs = std::make_unique<ToyInputs>(kTrain, 5);
+    validation_inputs = std::make_unique<ToyInputs>(kValidation, 6);
+  } else {
+    const auto type = name.substr(0, name.find('_'));
+    const auto head = name.substr(type.size() + 1);
+    const auto config = tiny_config(type, dropout);
+    architecture = &find_architecture(config);
+    task = head == "masked_lm" ? "tokens" : head;
+    if (head == "masked_lm") labels = 37;
+    torch::manual_seed(seed);
+    model = architecture->create(config, {head, labels});
+    const torch::NoGradGuard no_grad;
+    for (auto& item : model->parameters_by_key())
+      if (item.value().dim() > 1) item.value().normal_(0, 0.25);
+    inputs = random_text(*model, kTrain, 5);
+    validation_inputs = random_text(*model, kValidation, 6);
+  }
+  for (int64_t k = 0; k < labels; ++k) label_names.push_back(std::to_string(k));
+  label(*inputs, labels, 7, examples, first_tokens);
+  label(*validation_inputs, labels, 8, validation_examples, validation_first_tokens);
+}
+
+std::vector<std::string> case_names() {
+  auto names = toy_names();
+  for (const auto& row : architectures())
+    for (const auto* head : {"classification", "tokens", "masked_lm"}) names.push_back(row.model_type + "_" + head);
+  return names;
+}
+
+std::set<std::string> all_groups(const Model& model) {
+  std::set<std::string> names{"head"};
+  for (const auto& group : model.groups) names.insert(group.name);
+  return names;
+}
+
+std::vector<std::set<std::string>> trainable_sets(const Model& model) {
+  std::vector<std::set<std::string>> sets{{"head"}, all_groups(model), {model.groups.front().name, "head"}};
+  std::set<std::string> suffix{"head"};
+  for (auto group = model.groups.rbegin(); group != model.groups.rend(); ++group) {
+    sets.push_back({group->name});
+    suffix.insert(group->name);
+    sets.push_back(suffix);
+  }
+  return sets;
+}
+
+bool same(const Tensor& a, const Tensor& b) {
+  if (!a.defined() || !b.defined()) return a.defined() == b.defined();
+  const auto x = a.detach().contiguous(), y = b.detach().contiguous();
+  return x.sizes() == y.sizes() && x.scalar_type() == y.scalar_type() && std::memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()) == 0;
+}
+
+std::map<std::string, Tensor> tensors_of(const Model& model) {
+  std::map<std::string, Tensor> copies;
+  for (const auto& item : model.parameters_by_key()) copies[item.key()] = item.value().detach().clone();
+  for (const auto& item : model.buffers_by_key()) copies[item.key()] = item.value().detach().clone();
+  return copies;
+}
+
+double relative_difference(const Tensor& a, const Tensor& b) {
+  if (a.sizes() != b.sizes()) return INFINITY;
+  const auto largest = b.detach().abs().max().item<double>();
+  return (a.detach() - b.detach()).abs().max().item<double>() / std::max(largest, 1e-30);
+}
+
+}  // namespace graft::tests
