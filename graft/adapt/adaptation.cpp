@@ -93,7 +93,7 @@ void Adaptation::run() {
   hooks.epoch_done = [&](const Json& epoch) {
     auto entry = epoch;
     entry["phase"] = "adapt";
-    entry["perplexity"] = std::exp(epoch["loss"].get<double>());
+    entry["perplexity"] = std::exp(epoch["validation_loss"].get<double>());
     hooks_.journal("epoch", entry);
     hooks_.progress->line(fmt::format("adapt, epoch {}/{}: held-out perplexity {:.2f}", epoch["epoch"].get<int64_t>(), plan_.epochs, std::exp(epoch["validation_loss"].get<double>())));
     saved(false);

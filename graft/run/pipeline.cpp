@@ -125,7 +125,7 @@ struct Runner {
     identity["data"] = dataset.hash;
     check_identity();
     const auto summary = data::summary(dataset);
-    if (saved_stage.empty() || saved_stage == "adapted") {
+    if (saved_stage != "finetune") {
       journal.write("data", {{"summary", summary}, {"hash", dataset.hash}, {"max_length", max_length}, {"source", source.description(model)}, {"fresh", loaded.report.fresh}});
       progress.title(source.description(model));
       progress.line(data::summary_text(summary));

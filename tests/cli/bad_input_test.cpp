@@ -1,0 +1,136 @@
+// Bad input as a user meets it: each is a sentence that names the thing, an exit code of its kind, and no earlier result harmed.
+#include <gtest/gtest.h>
+
+#include "graft/io/safetensors.h"
+#include "tests/cli/program.h"
+
+namespace graft {
+namespace {
+
+using tests::graft;
+using tests::Scratch;
+
+void expect(const tests::Outcome& outcome, int code, const std::vector<std::string>& parts) {
+  EXPECT_EQ(outcome.code, code) << outcome.err;
+  for (const auto& part : parts) EXPECT_NE(outcome.err.find(part), std::string::npos) << "wanted: " << part << "\nfound: " << outcome.err;
+}
+
+tests::Outcome finetune(const Scratch& scratch, const std::vector<std::string>& more = {}) {
+  std::vector<std::string> arguments{"finetune", "--quiet", "--source", (scratch / "source").string(), "--data", (scratch / "data").string(), "--out", (scratch / "run").string(),
+                                     "--set", "finetune.head.epochs=2", "--set", "finetune.unfreeze.max_units=0"};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return graft(arguments);
+}
+
+struct BadInput : testing::Test {
+  BadInput() {
+    tests::write_tiny_source(scratch / "source");
+    tests::write_tiny_data(scratch / "data");
+  }
+  void change_config(const std::string& key, const Json& value) {
+    auto config = Json::parse(tests::read_text(scratch / "source/config.json"));
+    config[key] = value;
+    tests::write_text(scratch / "source/config.json", config.dump());
+  }
+  Scratch scratch;
+};
+
+TEST_F(BadInput, ARecipeWithFiveMistakesReportsAllFive) {
+  tests::write_text(scratch / "recipe.toml", "sorce = 'x'\noutput = 'run'\n[data]\npath = 'd'\ntask = 'clasification'\n[train]\nbatch_size = 0\n[finetune.head]\nepohcs = 3\n");
+  expect(graft({"run", (scratch / "recipe.toml").string()}), 2,
+         {"5 mistakes", "did you mean `source`", "source: is missing", "data.task", "train.batch_size: expected at least 1", "did you mean `epochs`"});
+}
+
+TEST_F(BadInput, ATokenizerLargerThanTheEmbedding) {
+  auto vocabulary = tests::read_text(scratch / "source/vocab.txt");
+  for (int i = 0; i < 100; ++i) vocabulary += "word" + std::to_string(i) + "\n";
+  tests::write_text(scratch / "source/vocab.txt", vocabulary);
+  expect(finetune(scratch), 4, {"the tokenizer has", "the embedding 97 rows"});
+}
+
+TEST_F(BadInput, AnUnknownActivation) {
+  change_config("hidden_act", "gleu");
+  expect(finetune(scratch), 4, {"activation function `gleu` is unknown", "gelu"});
+}
+
+TEST_F(BadInput, AnUnknownModelType) {
+  change_config("model_type", "mystery");
+  expect(finetune(scratch), 4, {"model type `mystery`", "bert", "roberta"});
+}
+
+TEST_F(BadInput, WeightsOfAnotherShapeAndNumber) {
+  change_config("num_hidden_layers", 3);
+  expect(finetune(scratch), 4, {"missing", "bert.encoder.layer.2.attention.self.query.weight [32, 32]", "config.json"});
+}
+
+TEST_F(BadInput, WeightsThatHoldNaN) {
+  auto bytes = tests::read_text(scratch / "source/model.safetensors");
+  const float nan = std::nanf("");
+  uint64_t header = 0;
+  std::memcpy(&header, bytes.data(), 8);
+  std::memcpy(bytes.data() + 8 + header, &nan, 4);  // in the first tensor, a norm of the embeddings
+  tests::write_text(scratch / "source/model.safetensors", bytes);
+  expect(finetune(scratch), 4, {"NaN or infinite"});
+}
+
+TEST_F(BadInput, ATruncatedFile) {
+  auto bytes = tests::read_text(scratch / "source/model.safetensors");
+  tests::write_text(scratch / "source/model.safetensors", bytes.substr(0, bytes.size() / 2));
+  expect(finetune(scratch), 4, {"model.safetensors"});
+}
+
+TEST_F(BadInput, AFolderWithoutAModel) {
+  std::filesystem::remove(scratch / "source/config.json");
+  expect(finetune(scratch), 4, {"has no config.json"});
+}
+
+TEST_F(BadInput, ALabelUnseenInTraining) {
+  tests::write_text(scratch / "data/test.jsonl", "{\"text\": \"a film\", \"label\": \"positiv\"}\n");
+  expect(finetune(scratch), 3, {"test.jsonl", "row 1", "positiv", "positive"});
+}
+
+TEST_F(BadInput, OneClassOnly) {
+  tests::write_text(scratch / "data/train.jsonl", "{\"text\": \"a film\", \"label\": \"positive\"}\n{\"text\": \"a plot\", \"label\": \"positive\"}\n");
+  expect(finetune(scratch), 3, {"positive"});
+}
+
+TEST_F(BadInput, AnEmptySplit) {
+  tests::write_text(scratch / "data/validation.jsonl", "");
+  expect(finetune(scratch), 3, {"validation"});
+}
+
+TEST_F(BadInput, InvalidUtf8) {
+  tests::write_text(scratch / "data/train.jsonl", "{\"text\": \"a \xff film\", \"label\": \"positive\"}\n");
+  expect(finetune(scratch), 3, {"train.jsonl", "row 1", "UTF-8"});
+}
+
+TEST_F(BadInput, AnOutputThatCannotBeWritten) {
+  tests::write_text(scratch / "file", "");
+  expect(graft({"finetune", "--quiet", "--source", (scratch / "source").string(), "--data", (scratch / "data").string(), "--out", (scratch / "file" / "run").string()}), 5, {"file"});
+}
+
+TEST_F(BadInput, ALossThatBecomesNaNStopsAtOnceAndNamesTheBlock) {
+  const auto outcome = finetune(scratch, {"--set", "finetune.head.learning_rates=[1e38]", "--set", "train.checkpoint_seconds=0"});
+  expect(outcome, 6, {"head 1, epoch 1", "head", "lower the learning rate"});
+}
+
+TEST_F(BadInput, ResumeWithoutARun) { expect(graft({"run", "--resume", (scratch / "nothing").string()}), 2, {"there is no run in this folder"}); }
+
+TEST_F(BadInput, AnUnknownMetric) { expect(finetune(scratch, {"--set", "finetune.metric=accurracy"}), 2, {"accurracy", "macro_f1"}); }
+
+TEST_F(BadInput, PredictingWithoutATaskHead) { expect(graft({"predict", "--model", (scratch / "source").string()}, "a film\n"), 4, {"has no task head"}); }
+
+TEST_F(BadInput, ForwardWithIdsOutsideTheVocabulary) {
+  const std::vector<int64_t> ids{1, 2, 5000};
+  io::TensorView view;
+  view.dtype = io::DType::i64;
+  view.shape = {1, 3};
+  view.strides = {3, 1};
+  view.data = reinterpret_cast<const char*>(ids.data());
+  io::write_safetensors(scratch / "in.safetensors", {{"input_ids", view}});
+  expect(graft({"forward", "--model", (scratch / "source").string(), "--inputs", (scratch / "in.safetensors").string(), "--outputs", (scratch / "out.safetensors").string()}), 3,
+         {"input_ids: holds 5000", "97 rows"});
+}
+
+}  // namespace
+}  // namespace graft

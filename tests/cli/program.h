@@ -1,0 +1,31 @@
+// The whole program as a user starts it, on a tiny model and made-up texts: seconds a run.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "graft/core/json.h"
+#include "tests/fixtures.h"
+
+namespace graft::tests {
+
+struct Outcome {
+  int code = 0;  // exit code; 128 + signal when it was killed
+  std::string out, err;
+};
+
+/// Runs build/graft with these arguments; `environment` as "NAME=value".
+Outcome graft(const std::vector<std::string>& arguments, const std::string& input = "", const std::vector<std::string>& environment = {});
+
+/// A BERT of two layers with a vocabulary of its own: config.json, model.safetensors, vocab.txt.
+void write_tiny_source(const fs::path& folder);
+/// train, validation and test of two labels that hang on one word, and corpus.txt.
+void write_tiny_data(const fs::path& folder);
+
+/// Arguments of a short run with all stages; saves after each epoch.
+std::vector<std::string> short_run(const Scratch& scratch, const std::string& out);
+
+/// SHA-256 of the model and the journal without its times: what a resumed run must share with the unbroken one.
+std::string run_fingerprint(const fs::path& run);
+
+}  // namespace graft::tests

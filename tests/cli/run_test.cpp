@@ -1,0 +1,120 @@
+// The main job as a user starts it, killed and resumed.
+#include <gtest/gtest.h>
+
+#include "tests/cli/program.h"
+
+namespace graft {
+namespace {
+
+using tests::graft;
+using tests::Scratch;
+
+TEST(Run, GoesThroughAllStagesAndLeavesAModelThatPredicts) {
+  const Scratch scratch;
+  const auto run = graft(tests::short_run(scratch, "run"));
+  ASSERT_EQ(run.code, 0) << run.err;
+  const auto result = Json::parse(run.out);
+  EXPECT_LT(result["adapt"]["after"]["loss"], result["adapt"]["before"]["loss"]);
+  EXPECT_EQ(result["finetune"]["phases"].size(), 4u);  // head, two units, full
+  EXPECT_TRUE(result["test"].contains("accuracy"));
+  for (const auto* file : {"recipe.toml", "journal.jsonl", "model/model.safetensors", "model/config.json", "model/tokenizer.json", "model/README.md"})
+    EXPECT_TRUE(std::filesystem::exists(scratch / "run" / file)) << file;
+
+  const auto model = (scratch / "run" / "model").string();
+  const auto config = Json::parse(tests::read_text(std::filesystem::path(model) / "config.json"));
+  EXPECT_EQ(config["architectures"][0], "BertForSequenceClassification");
+  EXPECT_EQ(config["id2label"]["0"], "negative");
+  const auto prediction = graft({"predict", "--model", model, "--json"}, "this was good\n{\"text\": \"a bad plot\"}\n");
+  ASSERT_EQ(prediction.code, 0) << prediction.err;
+  std::istringstream lines(prediction.out);
+  std::string first, second;
+  std::getline(lines, first);
+  std::getline(lines, second);
+  EXPECT_EQ(Json::parse(first)["text"], "this was good");
+  EXPECT_NEAR(Json::parse(second)["probabilities"]["positive"].get<double>() + Json::parse(second)["probabilities"]["negative"].get<double>(), 1, 1e-5);
+
+  // What evaluate measures on the model's folder is what the run measured on its weights.
+  const auto evaluation = graft({"evaluate", "--model", model, "--data", (scratch / "data" / "test.jsonl").string(), "--json"});
+  ASSERT_EQ(evaluation.code, 0) << evaluation.err;
+  EXPECT_EQ(Json::parse(evaluation.out)["metrics"]["accuracy"], result["test"]["accuracy"]);
+}
+
+TEST(Run, JournalSaysThatFrozenTensorsAreUnchanged) {
+  const Scratch scratch;
+  ASSERT_EQ(graft(tests::short_run(scratch, "run")).code, 0);
+  std::istringstream journal(tests::read_text(scratch / "run" / "journal.jsonl"));
+  std::vector<std::string> phases;
+  for (std::string line; std::getline(journal, line);)
+    if (const auto entry = Json::parse(line); entry["event"] == "frozen") {
+      EXPECT_TRUE(entry["unchanged"]);
+      phases.push_back(entry["phase"]);
+    }
+  EXPECT_EQ(phases, (std::vector<std::string>{"head", "unfreeze 1", "unfreeze 2"}));
+}
+
+/// Killed inside the n-th write: checkpoints, stores, journal, adapted model and result are all written through the seam.
+TEST(RunSlow, ResumedAfterAKillItEndsWithTheSameBytes) {
+  const Scratch scratch;
+  ASSERT_EQ(graft(tests::short_run(scratch, "whole")).code, 0);
+  const auto expected = tests::run_fingerprint(scratch / "whole");
+  int killed = 0;
+  for (const int operation : {3, 30, 61, 95, 140, 190, 240, 300, 370, 450, 530, 610}) {
+    const auto name = "run" + std::to_string(operation);
+    const auto first = graft(tests::short_run(scratch, name), "", {"GRAFT_TEST_FAULT=kill:" + std::to_string(operation)});
+    if (first.code == 0) continue;  // it needs fewer operations than that
+    ASSERT_EQ(first.code, 128 + SIGKILL) << first.err;
+    ++killed;
+    auto again = tests::short_run(scratch, name);
+    if (std::filesystem::exists(scratch / name / "recipe.toml")) again = {"run", "--quiet", "--resume", (scratch / name).string()};
+    const auto resumed = graft(again);
+    ASSERT_EQ(resumed.code, 0) << "operation " << operation << ": " << resumed.err;
+    EXPECT_EQ(tests::run_fingerprint(scratch / name), expected) << "operation " << operation;
+  }
+  EXPECT_GE(killed, 8);
+}
+
+TEST(Run, AFullDiskDuringTheRunStopsWithASentenceAndTheRunGoesOnLater) {
+  const Scratch scratch;
+  ASSERT_EQ(graft(tests::short_run(scratch, "whole")).code, 0);
+  const auto stopped = graft(tests::short_run(scratch, "run"), "", {"GRAFT_TEST_FAULT=enospc:200"});
+  EXPECT_EQ(stopped.code, 5);
+  EXPECT_NE(stopped.err.find("--resume"), std::string::npos) << stopped.err;
+  const auto resumed = graft({"run", "--quiet", "--resume", (scratch / "run").string()});
+  ASSERT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_EQ(tests::run_fingerprint(scratch / "run"), tests::run_fingerprint(scratch / "whole"));
+}
+
+TEST(Run, AnExistingRunIsNotOverwritten) {
+  const Scratch scratch;
+  ASSERT_EQ(graft(tests::short_run(scratch, "run")).code, 0);
+  const auto before = tests::run_fingerprint(scratch / "run");
+  const auto again = graft(tests::short_run(scratch, "run"));
+  EXPECT_EQ(again.code, 2);
+  EXPECT_NE(again.err.find("holds a run already"), std::string::npos) << again.err;
+  EXPECT_EQ(tests::run_fingerprint(scratch / "run"), before);
+}
+
+TEST(Run, ChangedDataCannotBeResumed) {
+  const Scratch scratch;
+  graft(tests::short_run(scratch, "run"), "", {"GRAFT_TEST_FAULT=kill:1:run/.model."});
+  tests::write_text(scratch / "data/train.jsonl", tests::read_text(scratch / "data/train.jsonl") + "{\"text\": \"the plot was good\", \"label\": \"positive\"}\n");
+  const auto resumed = graft({"run", "--quiet", "--resume", (scratch / "run").string()});
+  EXPECT_EQ(resumed.code, 2);
+  EXPECT_NE(resumed.err.find("the data has changed"), std::string::npos) << resumed.err;
+}
+
+TEST(Run, DryRunTrainsNothingAndSaysWhatItWouldDo) {
+  const Scratch scratch;
+  auto arguments = tests::short_run(scratch, "run");
+  arguments.push_back("--dry-run");
+  const auto plan = graft(arguments);
+  ASSERT_EQ(plan.code, 0) << plan.err;
+  const auto json = Json::parse(plan.out);
+  EXPECT_EQ(json["phases"][0]["phase"], "head");
+  EXPECT_EQ(json["phases"][0]["trainable_parameters"], 32 * 32 + 32 + 2 * 32 + 2);  // pooler and classifier
+  EXPECT_GT(json["seconds"]["at_most"].get<double>(), 0);
+  EXPECT_FALSE(std::filesystem::exists(scratch / "run"));
+}
+
+}  // namespace
+}  // namespace graft
