@@ -9,17 +9,19 @@ labelled rows: finetune alone, and adapt then finetune. Only graft is measured; 
 import json
 import statistics
 
-from side_by_side import GRAFT, Results, arguments, checked, cut_data, events, fresh, head_of, run, say, wait_for_quiet
+from side_by_side import (GRAFT, Results, arguments, checked, cut_data, events, fresh, head_of, result_of, run, say,
+                          settings, threads, wait_for_quiet)
 
 
 def measure(data, model, folder, seed, corpus, epochs):
-    fresh(folder)
-    settings = ["--set", f"seed={seed}", "--set", "finetune.metric=\"accuracy\""]
+    command = [GRAFT, "run", "--source", model, "--data", data, "--out", fresh(folder), "--json", "--quiet"]
     if corpus:
-        settings += ["--set", f"adapt.corpus={json.dumps(str(corpus))}", "--set", f"adapt.epochs={epochs}"]
-    _, seconds = run([GRAFT, "run", "--source", model, "--data", data, "--out", folder, "--json", *settings])
-    perplexities = [{"epoch": event["epoch"], "perplexity": event["perplexity"]} for event in events(folder, "adapt_epoch")]
-    return {"test": events(folder, "test")[-1]["accuracy"], "perplexity": perplexities, "wall_seconds": seconds}
+        command += ["--corpus", corpus, *settings({"adapt.epochs": epochs})]
+    output, seconds = run([*command, *settings({"seed": seed, "finetune.metric": "accuracy", "train.threads": threads()})])
+    result = result_of(output)
+    phases = {event["phase"]: {"seconds": event["seconds"], "validation": event.get("validation")}
+              for event in events(folder, "phase_end")}
+    return {"test": result["test"]["accuracy"], "adapt": result.get("adapt"), "phases": phases, "wall_seconds": seconds}
 
 
 def main():
@@ -45,9 +47,8 @@ def main():
 
     parts = results.json["parts"]
     without, adapted = ([parts[f"{name} {seed}"] for seed in range(options.seeds)] for name in ("without", "with"))
-    if adapted[0]["perplexity"]:
-        before, after = (statistics.mean(part["perplexity"][i]["perplexity"] for part in adapted) for i in (0, -1))
-        print(f"perplexity on held-out text: {before:.2f} before, {after:.2f} after")
+    before, after = (statistics.mean(part["adapt"][when]["perplexity"] for part in adapted) for when in ("before", "after"))
+    print(f"perplexity on held-out text: {before:.2f} before, {after:.2f} after")
     gains = [b["test"] - a["test"] for a, b in zip(without, adapted)]
     print(f"test accuracy: {statistics.mean(part['test'] for part in without):.4f} without adapt, "
           f"{statistics.mean(part['test'] for part in adapted):.4f} with; gain per seed: " + ", ".join(f"{gain:+.4f}" for gain in gains))

@@ -1,60 +1,88 @@
 #!/usr/bin/env python3
-"""Words per second of a forward pass and seconds from start to the first training step, graft beside transformers.
+"""Words per second of prediction and seconds from start to the first training step, graft beside transformers.
 
-usage: forward_speed.py --data DIR [--batches 8] [--repeats 5]
+usage: forward_speed.py --data DIR [--texts 2000] [--repeats 3]
 
-Both sides compute the last hidden states of the same batches of 32 test texts, padded to the longest of the batch, in
-float32 on the same number of threads; the median of `--repeats` is kept for each. graft's seconds of a forward pass are
-those that `graft forward --json --repeat N` reports, without loading. Sides alternate batch by batch.
+One model, finetuned by graft, labels the same file on both sides, in float32 on the same number of threads. Each side
+runs on `--texts` texts and on the first 32 of them; words per second are those between the two, so that starting and
+loading do not count while reading, tokenizing and writing do. Sides take turns; medians of `--repeats`. The labels of
+both sides are compared. The first training step is that of the head on a frozen encoder, timed from the start of the
+process.
 """
 import json
+import os
 import statistics
+import subprocess
+import time
 
-from side_by_side import BENCH, GRAFT, Results, arguments, checked, cut_data, events, fresh, peer_python, run, say, wait_for_quiet
+from side_by_side import (BENCH, GRAFT, Results, arguments, checked, cut_data, events, fresh, head_of, peer_python, run,
+                          say, settings, stop, threads, wait_for_quiet)
 
-ENCODE = """
-import json, sys
-from safetensors.torch import save_file
-from transformers import AutoTokenizer
-texts = [json.loads(line)["text"] for line in open(sys.argv[2], encoding="utf-8")]
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
-for i in range(int(sys.argv[4])):
-    part = texts[32 * i:32 * (i + 1)]
-    save_file(dict(tokenizer(part, padding=True, truncation=True, max_length=128, return_tensors="pt")), f"{sys.argv[3]}/{i}.safetensors")
-    print(sum(len(text.split()) for text in part))
-"""
+FEW = 32
 
 
-def graft_forward(model, inputs, folder, repeats):
-    output, _ = run([GRAFT, "forward", "--model", model, "--inputs", inputs, "--outputs", folder / "outputs.safetensors",
-                     "--repeat", repeats, "--json"])
-    return json.loads(output.splitlines()[-1])["seconds"]
+def graft_predict(model, file):
+    return run([GRAFT, "predict", "--model", model, file, "--max-length", 128, "--json"])
 
 
-def peer_forward(model, inputs, folder, repeats):
-    return json.loads(run([peer_python(), BENCH / "peers/forward.py", "forward", inputs, model, repeats])[0].splitlines()[-1])["seconds"]
+def peer_predict(model, file):
+    return run([peer_python(), BENCH / "peers/forward.py", "predict", model, file])
+
+
+def finetuned(source, data, folder):
+    """A model that both sides can load; how good it is does not matter here."""
+    if not (folder / "model/config.json").exists():
+        run([GRAFT, "finetune", "--source", source, "--data", data, "--out", fresh(folder), "--quiet",
+             *settings({"finetune.head.epochs": 5, "finetune.head.verdict": False, "finetune.unfreeze.max_units": 0,
+                        "finetune.full.when": "never"})])
+    return folder / "model"
+
+
+def seconds_until(command, reached):
+    """Seconds from the start of a process until `reached`; the process is then ended."""
+    say(" ".join(map(str, command)))
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads()), "PYTHONUNBUFFERED": "1"}
+    start = time.monotonic()
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    try:
+        while not reached(process):
+            if process.poll() is not None and not reached(process):
+                stop(f"the command above ended with exit code {process.returncode} before its first step")
+            time.sleep(0.005)
+        return time.monotonic() - start
+    finally:
+        process.terminate()
+        process.communicate()
 
 
 def graft_start(model, data, folder):
-    _, seconds = run([GRAFT, "run", "--source", model, "--data", data, "--out", fresh(folder / "start"), "--json"])
-    return events(folder / "start", "first_step")[0]["seconds_since_start"]
+    place = fresh(folder / "start")
+    return seconds_until([GRAFT, "finetune", "--source", model, "--data", data, "--out", place, "--quiet"],
+                         lambda _: (place / "sessions.jsonl").exists() and events(place, "first_step", "sessions.jsonl"))
 
 
 def peer_start(model, data, folder):
-    return run([peer_python(), BENCH / "peers/forward.py", "start", data, model])[1]
+    return seconds_until([peer_python(), BENCH / "peers/forward.py", "start", model, data], lambda process: process.stdout.readline())
+
+
+def words_of(file):
+    return sum(len(json.loads(line)["text"].split()) for line in open(file, encoding="utf-8"))
 
 
 def main():
     parser = arguments(__doc__, out="forward-speed")
-    parser.add_argument("--batches", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--texts", type=int, default=2000, help="test texts to label (0: all)")
+    parser.add_argument("--repeats", type=int, default=3)
     options = checked(parser)
-    inputs = options.out / "inputs"
-    inputs.mkdir(parents=True, exist_ok=True)
-    data = cut_data(options.data, options.out, train=64, validation=32, test=32 * options.batches)
-    words = [int(count) for count in run([peer_python(), "-c", ENCODE, options.model, data / "test.jsonl", inputs, options.batches])[0].split()]
-    results = Results(options.out / f"{data.name}.json", {"batches": options.batches, "repeats": options.repeats, "words": words})
-    forward = {"graft": graft_forward, "peer": peer_forward}
+    data = cut_data(options.data, options.out, train=FEW * 8, validation=64, test=options.texts)
+    many, few = data / "test.jsonl", options.out / "few.jsonl"
+    head_of(many, FEW, few)
+    words = words_of(many) - words_of(few)
+    if words <= 0:
+        stop(f"there are no more than {FEW} test texts; give --texts a larger number or more data")
+    model = finetuned(options.model, data, options.out / "model-of-both")
+    results = Results(options.out / f"{data.name}.json", {"texts": options.texts, "repeats": options.repeats, "words": words})
+    predict = {"graft": graft_predict, "peer": peer_predict}
     start = {"graft": graft_start, "peer": peer_start}
 
     def part(name, call):
@@ -63,18 +91,27 @@ def main():
             return call()
         return results.part(name, measured)
 
-    for i in range(options.batches):
+    def labelled(side):
+        output, all_seconds = predict[side](model, many)
+        _, few_seconds = predict[side](model, few)
+        rows = map(json.loads, output.splitlines())
+        return {"all_seconds": all_seconds, "few_seconds": few_seconds, "labels": [row["label"] for row in rows]}
+
+    for i in range(options.repeats):
         for side in options.sides if i % 2 == 0 else options.sides[::-1]:
-            part(f"{side} batch {i}", lambda: forward[side](options.model, inputs / f"{i}.safetensors", options.out, options.repeats))
-    for i in range(3):
-        for side in options.sides:
+            part(f"{side} predict {i}", lambda: labelled(side))
             part(f"{side} start {i}", lambda: start[side](options.model, data, options.out))
 
     parts = results.json["parts"]
     for side in options.sides:
-        seconds = sum(statistics.median(parts[f"{side} batch {i}"]) for i in range(options.batches))
-        first = statistics.median(parts[f"{side} start {i}"] for i in range(3))
-        print(f"{side:6} {sum(words) / seconds:10.0f} words per second{first:10.2f} s to the first training step")
+        runs = [parts[f"{side} predict {i}"] for i in range(options.repeats)]
+        seconds = statistics.median(one["all_seconds"] - one["few_seconds"] for one in runs)
+        first = statistics.median(parts[f"{side} start {i}"] for i in range(options.repeats))
+        speed = f"{words / seconds:10.0f}" if seconds > 0 else "   (too few texts)"
+        print(f"{side:6}{speed} words per second{first:10.2f} s to the first training step")
+    if len(options.sides) == 2:
+        ours, theirs = (parts[f"{side} predict 0"]["labels"] for side in ("graft", "peer"))
+        print(f"same label on both sides: {sum(a == b for a, b in zip(ours, theirs, strict=True))} of {len(ours)}")
     say(f"written to {results.path}")
 
 

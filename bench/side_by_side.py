@@ -13,7 +13,7 @@ import time
 BENCH = pathlib.Path(__file__).resolve().parent
 ROOT = BENCH.parent
 VENV = BENCH / ".venv"
-GRAFT = ROOT / os.environ.get("BUILD", "build") / "graft"
+GRAFT = pathlib.Path(os.environ.get("GRAFT") or ROOT / os.environ.get("BUILD", "build") / "graft")
 MODEL = pathlib.Path(os.environ.get("GRAFT_DEPS") or ROOT / ".deps") / "all-minilm-l6-v2"
 
 
@@ -71,10 +71,10 @@ def run(command, **keywords):
     return result.stdout, time.monotonic() - start
 
 
-def events(run_folder, kind):
-    """The journal's events of one kind, in order. A resumed phase may be told twice; the later one counts."""
-    lines = (run_folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()
-    return [event for event in map(json.loads, lines) if event.get("event") == kind]
+def events(run_folder, kind, file="journal.jsonl"):
+    """The journal's events of one kind, in order. A last line that is still being written does not count."""
+    lines = (run_folder / file).read_text(encoding="utf-8").splitlines(keepends=True)
+    return [event for event in map(json.loads, (line for line in lines if line.endswith("\n"))) if event.get("event") == kind]
 
 
 def head_of(file, limit, target):
@@ -95,6 +95,16 @@ def cut_data(data, place, **limits):
             stop(f"{data / split}.jsonl is not there; --data is a folder with train, validation and test.jsonl (text, label)")
         head_of(data / f"{split}.jsonl", limits.get(split, 0), target / f"{split}.jsonl")
     return target
+
+
+def settings(values):
+    """Keys of graft's recipe as arguments of its command line."""
+    return [part for key, value in values.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+
+
+def result_of(output):
+    """The object that --json prints."""
+    return json.loads(output.splitlines()[-1])
 
 
 class Results:

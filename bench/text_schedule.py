@@ -4,15 +4,17 @@
 usage: text_schedule.py --data DIR [--full] [--seeds 3] [--sides graft peer]
 
 Head alone 5 epochs, the last layer 5, the layer below it 5, then everything 2. AdamW, warm-up over a tenth, linear
-decay, gradients clipped at 1, batch 32; each phase starts from the best weights, by validation accuracy, of the one
-before. 1,500 training and 500 validation rows, or all by --full. Both sides read the same files, use the same number
-of threads and take turns; seconds of a phase include its evaluations.
+decay, gradients clipped at 1, batch 32. Each phase starts from the best weights, by validation accuracy, of the one
+before, and keeps them when no epoch is better. 1,500 training and 500 validation rows, or all by --full. Both sides
+read the same files, use the same number of threads and take turns; seconds of a phase include its evaluations and, for
+graft, computing the frozen blocks. The sweep of the head and the verdict are off, so that both do the same work.
 """
 import json
 import math
 import statistics
 
-from side_by_side import BENCH, GRAFT, Results, arguments, checked, cut_data, events, fresh, peer_python, run, say, wait_for_quiet
+from side_by_side import (BENCH, GRAFT, Results, arguments, checked, cut_data, events, fresh, peer_python, result_of, run, say, settings,
+                          threads, wait_for_quiet)
 
 SHARED = {"batch_size": 32, "warmup_fraction": 0.1, "weight_decay": 0.01, "max_gradient_norm": 1.0, "max_length": 128}
 HEAD, UNFREEZE, FULL, DIVISOR = 1e-3, 1e-4, 1e-5, 2.6
@@ -30,34 +32,35 @@ def schedule_of(model, epochs):
         {"name": "full", "epochs": epochs[3], "rates": {group: FULL for group in everything}}]}
 
 
-def graft_settings(schedule):
-    """The same schedule as keys of graft's recipe: no early end, two units, whatever the evidence says."""
+def recipe_of(schedule):
+    """The same schedule as keys of graft's recipe: one setting of the head, no early end, whatever the evidence says."""
     head, first, _, full = (phase["epochs"] for phase in schedule["phases"])
-    values = {"train.batch_size": schedule["batch_size"], "train.warmup_fraction": schedule["warmup_fraction"],
-              "train.weight_decay": schedule["weight_decay"], "train.max_gradient_norm": schedule["max_gradient_norm"],
-              "finetune.metric": "accuracy", "finetune.max_length": schedule["max_length"],
-              "finetune.head.learning_rate": HEAD, "finetune.head.epochs": head, "finetune.head.patience": 0,
-              "finetune.unfreeze.learning_rate": UNFREEZE, "finetune.unfreeze.divisor": DIVISOR,
-              "finetune.unfreeze.epochs": first, "finetune.unfreeze.max_units": 2, "finetune.unfreeze.stop": False,
-              "finetune.full.learning_rate": FULL, "finetune.full.epochs": full, "finetune.full.patience": 0,
-              "finetune.full.force": True, "finetune.verdict": False}
-    return [part for key, value in values.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+    return {"train.batch_size": schedule["batch_size"], "train.warmup_fraction": schedule["warmup_fraction"],
+            "train.weight_decay": schedule["weight_decay"], "train.max_gradient_norm": schedule["max_gradient_norm"],
+            "train.threads": threads(), "max_length": schedule["max_length"], "finetune.metric": "accuracy",
+            "finetune.head.learning_rates": [HEAD], "finetune.head.weight_decays": [schedule["weight_decay"]],
+            "finetune.head.epochs": head, "finetune.head.min_epochs": head, "finetune.head.patience": 0,
+            "finetune.head.verdict": False,
+            "finetune.unfreeze.max_units": 2, "finetune.unfreeze.patience_units": 0, "finetune.unfreeze.epochs": first,
+            "finetune.unfreeze.learning_rate": UNFREEZE, "finetune.unfreeze.divisor": DIVISOR,
+            "finetune.unfreeze.head_learning_rate": UNFREEZE,
+            "finetune.full.when": "always", "finetune.full.epochs": full, "finetune.full.patience": 0,
+            "finetune.full.learning_rate": FULL}
 
 
 def graft_side(data, model, folder, schedule, seed):
-    fresh(folder)
-    _, seconds = run([GRAFT, "run", "--source", model, "--data", data, "--out", folder, "--json",
-                      "--set", f"seed={seed}", *graft_settings(schedule)])
-    phases = [{"phase": event["phase"], "seconds": event["seconds"], "validation": event["validation"]}
-              for event in events(folder, "phase_end")]
-    return {"phases": phases, "test": events(folder, "test")[-1]["accuracy"], "wall_seconds": seconds}
+    output, seconds = run([GRAFT, "run", "--source", model, "--data", data, "--out", fresh(folder), "--json", "--quiet",
+                           *settings({"seed": seed, **recipe_of(schedule)})])
+    phases = [{"phase": event["phase"], "seconds": event["seconds"], "capture_seconds": event["capture"]["seconds"],
+               "validation": event["validation"]} for event in events(folder, "phase_end")]
+    return {"phases": phases, "test": result_of(output)["test"]["accuracy"], "wall_seconds": seconds}
 
 
 def peer_side(data, model, folder, schedule, seed):
     fresh(folder).mkdir()
     (folder / "schedule.json").write_text(json.dumps(schedule))
     output, seconds = run([peer_python(), BENCH / "peers/trainer_schedule.py", data, model, folder, folder / "schedule.json", seed])
-    return {**json.loads(output.splitlines()[-1]), "wall_seconds": seconds}
+    return {**result_of(output), "wall_seconds": seconds}
 
 
 def show(parts, schedule, seeds):
@@ -66,8 +69,8 @@ def show(parts, schedule, seeds):
     for side, measured in sides.items():
         tests = [part["test"] for part in measured]
         if tests:
-            deviation = statistics.stdev(tests) if len(tests) > 1 else math.nan
-            print(f"{side:6} test accuracy {statistics.mean(tests):.4f} (standard deviation {deviation:.4f}, {len(tests)} seeds)")
+            spread = f"standard deviation {statistics.stdev(tests):.4f}, {len(tests)} seeds" if len(tests) > 1 else "one seed"
+            print(f"{side:6} test accuracy {statistics.mean(tests):.4f} ({spread})")
     if not (sides["graft"] and sides["peer"]):
         return
     print(f"{'phase':12}{'graft s':>10}{'peer s':>10}{'ratio':>8}")

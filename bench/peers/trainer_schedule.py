@@ -5,7 +5,8 @@ usage: trainer_schedule.py DATA MODEL OUT SCHEDULE.json SEED    prints one JSON 
 
 Frozen modules have requires_grad off and stay in evaluation mode; SDPA, fused AdamW and batches grouped by length are
 on; each phase is a Trainer of its own (fresh optimizer and schedule) that evaluates every epoch and ends with the
-best weights by validation accuracy. Seconds of a phase are those of Trainer.train(), evaluations included.
+best weights by validation accuracy; when none beats the weights that a later phase starts from, those are kept.
+Seconds of a phase are those of Trainer.train(), evaluations included.
 """
 import json
 import pathlib
@@ -95,19 +96,24 @@ def trainer(rates, epochs, folder):
         output_dir=str(folder), num_train_epochs=epochs, per_device_train_batch_size=schedule["batch_size"],
         per_device_eval_batch_size=schedule["batch_size"], warmup_steps=int(steps * schedule["warmup_fraction"]),
         lr_scheduler_type="linear", max_grad_norm=schedule["max_gradient_norm"], eval_strategy="epoch",
-        save_strategy="epoch", save_total_limit=1, load_best_model_at_end=True, metric_for_best_model="accuracy",
+        save_strategy="epoch", save_total_limit=1, save_only_model=True, load_best_model_at_end=True, metric_for_best_model="accuracy",
         train_sampling_strategy="group_by_length", remove_unused_columns=False,
         seed=seed, report_to="none", use_cpu=True, disable_tqdm=True, logging_strategy="no"))
 
 
-result = {"phases": []}
+result, validation = {"phases": []}, -1.0
 for phase in schedule["phases"]:
     folder = out / phase["name"].replace(" ", "-")
+    before = {key: value.clone() for key, value in model.state_dict().items()}
     part = trainer(phase["rates"], phase["epochs"], folder)
     start = time.monotonic()
     part.train()
     seconds = time.monotonic() - start
-    result["phases"].append({"phase": phase["name"], "seconds": seconds, "validation": part.evaluate()["eval_accuracy"]})
+    if part.state.best_metric > validation:
+        validation = part.state.best_metric
+    else:
+        model.load_state_dict(before)
+    result["phases"].append({"phase": phase["name"], "seconds": seconds, "validation": validation})
     shutil.rmtree(folder, ignore_errors=True)
     print(result["phases"][-1], file=sys.stderr, flush=True)
 last = trainer({"head": 0.0}, 1, out / "test")
