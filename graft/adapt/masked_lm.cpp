@@ -63,7 +63,14 @@ std::map<std::string, train::Activations> MaskedLm::enter(const std::vector<int6
     ids.push_back(all[i].ids);
     types.push_back(zeros[i]);
   }
-  return {{model_.chains.front().name, features::text_batch(model_, ids, types)}};
+  auto x = features::text_batch(model_, ids, types);
+  const auto& chain = model_.chains.front().name;
+  if (const auto boundary = model_.boundary(chain); boundary > 0) {
+    // Masked inputs change every epoch, so what frozen blocks make of them is computed and not stored.
+    const torch::NoGradGuard no_grad;
+    x = model_.forward(chain, 0, boundary, std::move(x), *reads(examples, epoch));
+  }
+  return {{chain, std::move(x)}};
 }
 
 std::optional<train::Reads> MaskedLm::reads(const std::vector<int64_t>& examples, uint64_t epoch) const {
