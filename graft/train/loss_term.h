@@ -14,7 +14,8 @@ struct Step {
 
 struct LossTerm {
   virtual ~LossTerm() = default;
-  /// A scalar; added once a step, with the weight that the term itself applies.
+  /// A scalar, a mean where it is of examples; added once a step, with the weight that the term itself applies. A step
+  /// computed in parts adds each part's value by its share of the loss's items.
   virtual Tensor value(const Step& step) = 0;
 };
 

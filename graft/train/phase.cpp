@@ -78,7 +78,8 @@ void Phase::train_step(const std::vector<int64_t>& batch, double position) {
       const Autocast autocast(model_.device(), options_.precision == "bfloat16");
       const auto outputs = forward_behind(model_, train_.enter(examples, epoch), train_.reads(examples, epoch));
       loss = train_.loss_sum(outputs, examples, epoch) / total;
-      for (const auto& term : terms_) loss = loss + term->value({model_, examples, outputs, epoch});
+      for (const auto& term : terms_)  // shares of the parts add up to 1
+        loss = loss + term->value({model_, examples, outputs, epoch}) * (train_.weight(examples, epoch) / total);
     }
     loss_sum += loss.item<double>() * total;
     if (!std::isfinite(loss_sum)) {
