@@ -27,7 +27,8 @@ void print_result(const Json& result) {
     if (f.contains("verdict")) fmt::print("verdict: {} {}\n", f["verdict"]["sentence"].get<std::string>(), f["verdict"]["advice"].get<std::string>());
     fmt::print("\n{:<14}{:>22}{:>10}{:>12}\n", "phase", "validation " + f["metric"].get<std::string>(), "gain", "seconds");
     for (const auto& phase : f["phases"])
-      fmt::print("{:<14}{:>22.4f}{:>+10.4f}{:>12.1f}\n", phase["phase"].get<std::string>(), phase["validation"].get<double>(), phase["gain"].get<double>(), phase["seconds"].get<double>());
+      fmt::print("{:<14}{:>22.4f}{:>10}{:>12.1f}\n", phase["phase"].get<std::string>(), phase["validation"].get<double>(),
+                 phase["phase"] == "head" ? "" : fmt::format("{:+.4f}", phase["gain"].get<double>()), phase["seconds"].get<double>());
   }
   if (result.contains("test")) {
     fmt::print("\ntest ({} examples):", result["test"]["examples"].get<int64_t>());

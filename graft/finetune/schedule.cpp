@@ -371,16 +371,24 @@ struct Schedule::Machine {
     return trained->predictions();
   }
 
+  /// The head just trained, or, where the splits are larger than the sample, one trained on as much as the random copy's.
+  Predictions on_features(const SampledSplit& some, const SampledSplit& judged) {
+    if (some.inputs.size() == s.train.inputs->size() && judged.inputs.size() == s.validation.inputs->size())
+      return train::evaluate(s.model, validation, s.training.micro_batch_tokens, s.training.precision == "bfloat16");
+    const auto keep = copy_of_head();
+    put(head_start);
+    auto predictions = trained_on_sample(s.model, some, judged, "its features");
+    put(keep);
+    return predictions;
+  }
+
   void judge() {
     const auto started = std::chrono::steady_clock::now();
     const auto pick = [&](const Split& split, const char* purpose) {
       return SampledSplit(split, train::sample(split.inputs->size(), kVerdictExamples, seed_of(s.seed, {"finetune", "verdict", purpose})));
     };
     const auto some = pick(s.train, "train"), judged = pick(s.validation, "validation");
-    const auto keep = copy_of_head();
-    put(head_start);
-    const auto with_features = trained_on_sample(s.model, some, judged, "its features");
-    put(keep);
+    const auto with_features = on_features(some, judged);
     const auto random_model = s.random_copy();
     const auto with_random = trained_on_sample(*random_model, some, judged, "a random copy");
     s.model.unfreeze_only({"head"});
@@ -432,7 +440,7 @@ struct Schedule::Machine {
       end_phase(fmt::format("unfreeze {}", state.unit), gain, {{"unit", units[state.unit - 1]}, {"needed", needed}, {"improved", gained}});
       const bool plateau = s.options.unfreeze.patience_units > 0 && state.units_without_gain >= s.options.unfreeze.patience_units;
       const bool last = state.unit >= max_units();
-      const auto reason = plateau ? fmt::format("{} brought {:+.4f}, less than the {:.4f} that counts: the metric has reached its plateau", units[state.unit - 1], gain, needed)
+      const auto reason = plateau && !last ? fmt::format("{} brought {:+.4f}, less than the {:.4f} that counts: the metric has reached its plateau", units[state.unit - 1], gain, needed)
                           : last  ? fmt::format("{} brought {:+.4f}; there is nothing more to unfreeze by the recipe", units[state.unit - 1], gain)
                                   : fmt::format("{} brought {:+.4f} ({:.4f} counts): the next unit is unfrozen", units[state.unit - 1], gain, needed);
       hooks.journal("decision", {{"about", "unfreezing"}, {"go_on", !plateau && !last}, {"reason", reason}});

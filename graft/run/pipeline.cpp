@@ -92,7 +92,7 @@ struct Runner {
     const auto max_length = length_limit(recipe.adapt.max_length, tokenizer, *loaded.model);
     if (saved_stage.empty()) {
       journal.write("start", {{"source", source.folder.filename().string()}, {"source_hash", identity["source"]}, {"seed", recipe.seed}});
-      if (!loaded.report.fresh.empty()) progress.line("the source has no masked-language head; it gets a fresh one, which first learns alone: " + listed(loaded.report.fresh));
+      if (!loaded.report.fresh.empty()) progress.line("the source has no masked-language head; it gets a fresh one, which first learns alone: " + listed(loaded.report.fresh, 3));
     }
     const auto corpus = adapt::read_corpus(recipe.adapt, *loaded.model, tokenizer, max_length);
     const adapt::MaskRules rules(tokenizer, source.config.at("vocab_size").get<int64_t>(), recipe.adapt);
@@ -127,7 +127,7 @@ struct Runner {
     const auto summary = data::summary(dataset);
     if (saved_stage != "finetune") {
       journal.write("data", {{"summary", summary}, {"hash", dataset.hash}, {"max_length", max_length}, {"source", source.description(model)}, {"fresh", loaded.report.fresh}});
-      progress.title(source.description(model));
+      progress.title(source.description(model) + (adapted ? ", adapted from " + fs::path(recipe.source).filename().string() : ""));
       progress.line(data::summary_text(summary));
     }
     const auto train_inputs = tokenized(tokenizer, model, dataset.train, max_length, words);
