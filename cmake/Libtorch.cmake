@@ -7,7 +7,7 @@ get_filename_component(TORCH_ROOT ${TORCH_LIBRARY_DIR} DIRECTORY)
 set(TORCH_INCLUDE_DIRS ${TORCH_ROOT}/include ${TORCH_ROOT}/include/torch/csrc/api/include)
 
 add_library(torch INTERFACE)
-# -idirafter: the wheel carries fmt 12 in its include folder; it must not shadow the system's, which spdlog wants.
+# -idirafter: the wheel carries fmt 12 in its include folder; it must not shadow the system's.
 foreach(dir ${TORCH_INCLUDE_DIRS})
   target_compile_options(torch INTERFACE "SHELL:-idirafter ${dir}")
 endforeach()
