@@ -9,7 +9,7 @@ namespace F = torch::nn::functional;
 MaskRules::MaskRules(const data::Tokenizer& tokenizer, int64_t vocab_size, const AdaptOptions& options)
     : vocab_size(vocab_size), probability(options.mask_probability), whole_words(options.whole_words) {
   const auto found = tokenizer.special_id("mask_token");
-  GRAFT_CHECK(model, found.has_value(), "the tokenizer has no mask token, so masked language modelling cannot be trained with it; choose a source whose tokenizer has one.");
+  GRAFT_CHECK(model, found && *found < vocab_size, "the tokenizer has no mask token for which the model has a row, so masked language modelling cannot be trained with it; choose a source whose tokenizer has one.");
   mask_id = *found;
   special.assign(vocab_size, false);
   continues.assign(vocab_size, false);
@@ -39,7 +39,9 @@ Masked mask(std::span<const int32_t> ids, const MaskRules& rules, uint64_t seed)
     masked.labels.push_back(ids[i]);
     const double fate = random.uniform();
     if (fate < 0.8) masked.ids[i] = rules.mask_id;
-    else if (fate < 0.9) masked.ids[i] = static_cast<int32_t>(random.below(rules.vocab_size));
+    else if (fate < 0.9)
+      do masked.ids[i] = static_cast<int32_t>(random.below(rules.vocab_size));
+      while (rules.special[masked.ids[i]]);
   }
   return masked;
 }
