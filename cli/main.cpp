@@ -32,7 +32,8 @@ void add_run_options(CLI::App& command, Arguments& a) {
   command.add_option("--data", a.data, "labelled data: a folder of train, validation, test, or one file");
   command.add_option("--corpus", a.corpus, "unlabelled text for domain-adaptive pre-training");
   command.add_option("--out", a.out, "folder for the run");
-  command.add_option("--set", a.set, "change a key of the recipe: --set finetune.head.epochs=5 (repeatable)")->take_all();
+  command.add_option("--set", a.set, "change a key of the recipe: --set finetune.head.epochs=5 (repeatable)")
+      ->take_all();
   command.add_option("--resume", a.resume, "go on with the run in this folder");
   command.add_flag("--dry-run", a.dry_run, "print phases, sizes and expected time, and train nothing");
   command.add_flag("--quiet", a.quiet, "no progress on standard error");
@@ -43,7 +44,10 @@ Json recipe_of(const Arguments& a, graft::run::Purpose purpose) {
   Json json = Json::object();
   if (!a.resume.empty()) {
     const auto file = std::filesystem::path(a.resume) / "recipe.toml";
-    GRAFT_CHECK(usage, std::filesystem::exists(file), "--resume {}: there is no run in this folder (no recipe.toml). Give the folder of a run, or start one with --out.", a.resume);
+    GRAFT_CHECK(usage, std::filesystem::exists(file),
+                "--resume {}: there is no run in this folder (no recipe.toml). Give the folder of a run, or start one "
+                "with --out.",
+                a.resume);
     json = graft::io::parse_toml(graft::io::read_file(file), file.string());
     json["output"] = a.resume;
   } else if (!a.recipe.empty()) {
@@ -76,15 +80,17 @@ int serve(const Json& request) {
 }
 
 int launch(int argc, char** argv) {
-  CLI::App app{"graft takes a pretrained model to a new domain.\n"
-               "Stages: select, adapt, finetune, retain; `graft run` joins them."};
+  CLI::App app{
+      "graft takes a pretrained model to a new domain.\n"
+      "Stages: select, adapt, finetune, retain; `graft run` joins them."};
   app.set_version_flag("--version", "graft 0.1.0");
   app.require_subcommand(1);
   Arguments a;
   app.add_flag("--json", a.json, "results for machines");
   app.fallthrough();
 
-  auto& run = *app.add_subcommand("run", "the whole pipeline: adapt when a corpus is given, finetune, evaluate, export");
+  auto& run =
+      *app.add_subcommand("run", "the whole pipeline: adapt when a corpus is given, finetune, evaluate, export");
   auto& adapt = *app.add_subcommand("adapt", "domain-adaptive pre-training alone");
   auto& finetune = *app.add_subcommand("finetune", "head only, gradual unfreezing, full fine-tuning");
   for (auto* command : {&run, &adapt, &finetune}) add_run_options(*command, a);
@@ -130,14 +136,27 @@ int launch(int argc, char** argv) {
   }
   Json request{{"command", app.get_subcommands().front()->get_name()}, {"json", a.json}, {"quiet", a.quiet}};
   if (run.parsed() || adapt.parsed() || finetune.parsed()) {
-    const auto purpose = adapt.parsed() ? graft::run::Purpose::adapt : finetune.parsed() ? graft::run::Purpose::finetune : graft::run::Purpose::run;
+    const auto purpose = adapt.parsed()      ? graft::run::Purpose::adapt
+                         : finetune.parsed() ? graft::run::Purpose::finetune
+                                             : graft::run::Purpose::run;
     request["recipe"] = recipe_of(a, purpose);
     request["resume"] = !a.resume.empty();
     request["dry_run"] = a.dry_run;
   } else {
-    request.update({{"model", a.model}, {"file", a.file}, {"text", a.text}, {"pair", a.pair}, {"max_length", a.max_length}, {"inputs", a.inputs},
-                    {"outputs", a.outputs}, {"gradients", a.gradients}, {"golden", a.golden}, {"tolerance", a.tolerance}, {"threads", a.threads},
-                    {"repeat", a.repeat}, {"data", a.data}, {"data_options", {{"text", a.text}, {"pair", a.pair}, {"label", a.label}}}});
+    request.update({{"model", a.model},
+                    {"file", a.file},
+                    {"text", a.text},
+                    {"pair", a.pair},
+                    {"max_length", a.max_length},
+                    {"inputs", a.inputs},
+                    {"outputs", a.outputs},
+                    {"gradients", a.gradients},
+                    {"golden", a.golden},
+                    {"tolerance", a.tolerance},
+                    {"threads", a.threads},
+                    {"repeat", a.repeat},
+                    {"data", a.data},
+                    {"data_options", {{"text", a.text}, {"pair", a.pair}, {"label", a.label}}}});
   }
   return serve(request);
 }

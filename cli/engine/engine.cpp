@@ -29,7 +29,8 @@ int serve(const Json& request) {
   else if (command == "check") answer = cli::check_command(request);
   else if (command == "predict") cli::predict_command(request);
   else if (command == "tokenize") cli::tokenize_command(request);
-  if (request.value("json", false) && !answer.is_null()) std::cout << answer.dump(-1, ' ', false, Json::error_handler_t::replace) << "\n";
+  if (request.value("json", false) && !answer.is_null())
+    std::cout << answer.dump(-1, ' ', false, Json::error_handler_t::replace) << "\n";
   return answer.is_object() && answer.contains("exit") ? answer["exit"].get<int>() : 0;
 }
 
@@ -49,12 +50,18 @@ extern "C" int graft_engine_serve(const char* request_text) {
   } catch (const graft::Error& e) {
     return complain(e.kind, e.what(), json);
   } catch (const std::bad_alloc&) {
-    return complain(Kind::memory, "there is not enough memory. Lower train.micro_batch_tokens or train.batch_size, or close other programs.", json);
+    return complain(
+        Kind::memory,
+        "there is not enough memory. Lower train.micro_batch_tokens or train.batch_size, or close other programs.",
+        json);
   } catch (const std::exception& e) {
     // ATen throws its own errors; one about memory is the user's to mend.
     const std::string text = e.what();
     if (text.find("can't allocate memory") != std::string::npos || text.find("out of memory") != std::string::npos)
-      return complain(Kind::memory, "there is not enough memory. Lower train.micro_batch_tokens or train.batch_size, or close other programs.", json);
+      return complain(
+          Kind::memory,
+          "there is not enough memory. Lower train.micro_batch_tokens or train.batch_size, or close other programs.",
+          json);
     return complain(Kind::bug, "this is a bug in graft, please report it: " + text, json);
   }
 }

@@ -20,12 +20,19 @@ constexpr int64_t kBatchTokens = 8192;
 /// A model folder that is ready to judge texts.
 struct Judge {
   explicit Judge(const std::string& folder, int64_t wanted_length)
-      : source(models::Source::open(folder)), tokenizer(data::Tokenizer::load(source.folder)), task(models::task_of(source.config, *source.architecture)),
-        names(models::label_names(source.config)), loaded(models::load(source, task, 0)) {
+      : source(models::Source::open(folder)),
+        tokenizer(data::Tokenizer::load(source.folder)),
+        task(models::task_of(source.config, *source.architecture)),
+        names(models::label_names(source.config)),
+        loaded(models::load(source, task, 0)) {
     at::set_num_threads(static_cast<int>(available_cores()));
     run::check_tokenizer(tokenizer, source);
-    GRAFT_CHECK(model, task.kind != "features" && task.kind != "masked_lm", "{}: has no task head ({}); give the model/ folder of a finished run.", folder, source.architecture->class_name(task));
-    GRAFT_CHECK(model, loaded.report.fresh.empty(), "{}: has no weights for {}; give the model/ folder of a finished run.", folder, listed(loaded.report.fresh));
+    GRAFT_CHECK(model, task.kind != "features" && task.kind != "masked_lm",
+                "{}: has no task head ({}); give the model/ folder of a finished run.", folder,
+                source.architecture->class_name(task));
+    GRAFT_CHECK(model, loaded.report.fresh.empty(),
+                "{}: has no weights for {}; give the model/ folder of a finished run.", folder,
+                listed(loaded.report.fresh));
     std::set<std::string> all{"head"};
     for (const auto& group : loaded.model->groups) all.insert(group.name);
     loaded.model->unfreeze_only(all);
@@ -72,10 +79,14 @@ void predict_rows(const Judge& judge, const data::Examples& examples, bool json)
   const bool words = judge.task.kind == "tokens";
   const auto inputs = run::tokenized(judge.tokenizer, *judge.loaded.model, examples, judge.max_length, words);
   const features::Feed feed(*judge.loaded.model, inputs);
-  const train::Supervised stream(*judge.loaded.model, feed, judge.task.kind, judge.names, examples, words ? &inputs.first_tokens() : nullptr);
+  const train::Supervised stream(*judge.loaded.model, feed, judge.task.kind, judge.names, examples,
+                                 words ? &inputs.first_tokens() : nullptr);
   std::vector<Json> rows(examples.size());
   for (const auto& batch : features::batches_by_length(inputs, kBatchTokens)) {
-    const auto logits = train::forward_behind(*judge.loaded.model, stream.enter(batch, train::kEvaluation), std::nullopt).at("logits").to(torch::kFloat32);
+    const auto logits =
+        train::forward_behind(*judge.loaded.model, stream.enter(batch, train::kEvaluation), std::nullopt)
+            .at("logits")
+            .to(torch::kFloat32);
     int64_t start = 0;
     for (size_t i = 0; i < batch.size(); ++i) {
       auto& row = rows[batch[i]];
@@ -85,7 +96,8 @@ void predict_rows(const Judge& judge, const data::Examples& examples, bool json)
       }
       row["labels"] = Json::array();
       for (const auto place : inputs.first_tokens()[batch[i]])
-        row["labels"].push_back(place < 0 ? Json(nullptr) : Json(name_of(judge, logits[start + place].argmax().item<int64_t>())));
+        row["labels"].push_back(place < 0 ? Json(nullptr)
+                                          : Json(name_of(judge, logits[start + place].argmax().item<int64_t>())));
       start += inputs.length(batch[i]);
     }
   }
@@ -96,7 +108,8 @@ void predict_rows(const Judge& judge, const data::Examples& examples, bool json)
       line.update(rows[i]);
       std::cout << line.dump(-1, ' ', false, Json::error_handler_t::replace) << "\n";
     } else if (rows[i].contains("label")) {
-      fmt::print("{:<20} {:.3f}  {}\n", rows[i]["label"].get<std::string>(), rows[i]["probability"].get<double>(), text.size() > 90 ? text.substr(0, 87) + "..." : text);
+      fmt::print("{:<20} {:.3f}  {}\n", rows[i]["label"].get<std::string>(), rows[i]["probability"].get<double>(),
+                 text.size() > 90 ? text.substr(0, 87) + "..." : text);
     } else {
       fmt::print("{}  {}\n", (rows[i].contains("value") ? rows[i]["value"] : rows[i]["labels"]).dump(), text);
     }
@@ -120,17 +133,23 @@ Json evaluate_command(const Json& request) {
   const bool words = judge.task.kind == "tokens";
   const auto inputs = run::tokenized(judge.tokenizer, *judge.loaded.model, examples, judge.max_length, words);
   const features::Feed feed(*judge.loaded.model, inputs);
-  const train::Supervised stream(*judge.loaded.model, feed, judge.task.kind, judge.names, examples, words ? &inputs.first_tokens() : nullptr);
+  const train::Supervised stream(*judge.loaded.model, feed, judge.task.kind, judge.names, examples,
+                                 words ? &inputs.first_tokens() : nullptr);
   const auto predictions = train::evaluate(*judge.loaded.model, stream, kBatchTokens, false);
-  Json answer{{"model", request.at("model")}, {"data", file}, {"examples", examples.size()}, {"metrics", train::all_metrics(predictions)}};
+  Json answer{{"model", request.at("model")},
+              {"data", file},
+              {"examples", examples.size()},
+              {"metrics", train::all_metrics(predictions)}};
   if (judge.task.kind == "classification") {
     const auto K = static_cast<int64_t>(judge.names.size());
-    const auto confusion = torch::bincount(predictions.targets * K + predictions.scores.argmax(1), {}, K * K).view({K, K});
+    const auto confusion =
+        torch::bincount(predictions.targets * K + predictions.scores.argmax(1), {}, K * K).view({K, K});
     answer["labels"] = judge.names;
     answer["confusion"] = Json::array();
     for (int64_t k = 0; k < K; ++k) {
       const auto row = confusion[k].contiguous();
-      answer["confusion"].push_back(std::vector<int64_t>(row.const_data_ptr<int64_t>(), row.const_data_ptr<int64_t>() + K));
+      answer["confusion"].push_back(
+          std::vector<int64_t>(row.const_data_ptr<int64_t>(), row.const_data_ptr<int64_t>() + K));
     }
   }
   if (!request.value("json", false)) {
@@ -144,7 +163,8 @@ Json evaluate_command(const Json& request) {
 void predict_command(const Json& request) {
   const Judge judge(request.at("model"), request.value("max_length", int64_t{512}));
   const bool json = request.value("json", false);
-  const auto text_column = request.value("text", std::string("text")), pair_column = request.value("pair", std::string());
+  const auto text_column = request.value("text", std::string("text")),
+             pair_column = request.value("pair", std::string());
   data::Examples piece;
   const auto add = [&](std::string_view text, std::string_view pair) {
     piece.texts.push_back(text);
@@ -160,15 +180,18 @@ void predict_command(const Json& request) {
       ++number;
       if (line.empty()) continue;
       size_t bad = 0;
-      if (!data::is_utf8(line, &bad)) data::fail_row("standard input", number, text_column, fmt::format("is not UTF-8 at byte {}; convert it.", bad));
+      if (!data::is_utf8(line, &bad))
+        data::fail_row("standard input", number, text_column, fmt::format("is not UTF-8 at byte {}; convert it.", bad));
       const auto row = line.front() == '{' ? Json::parse(line, nullptr, false) : Json();
       if (!row.is_object()) add(line, "");
-      else if (!row.contains(text_column) || !row[text_column].is_string()) data::fail_row("standard input", number, text_column, "is missing or is no text.");
+      else if (!row.contains(text_column) || !row[text_column].is_string())
+        data::fail_row("standard input", number, text_column, "is missing or is no text.");
       else add(row[text_column].get<std::string>(), pair_column.empty() ? "" : row.value(pair_column, std::string()));
     }
   } else {
     data::for_each_row(file, data::BadRows::stop, [&](const data::Row& row) {
-      if (!row.cells.contains(text_column) || !row.cells[text_column].is_string()) data::fail_row(file, row.number, text_column, "is missing or is no text; name the column by --text.");
+      if (!row.cells.contains(text_column) || !row.cells[text_column].is_string())
+        data::fail_row(file, row.number, text_column, "is missing or is no text; name the column by --text.");
       const auto pair = pair_column.empty() ? std::string() : row.cells.value(pair_column, std::string());
       add(row.cells[text_column].get<std::string>(), pair);
     });

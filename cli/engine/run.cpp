@@ -9,26 +9,34 @@ namespace graft::cli {
 namespace {
 
 void print_plan(const Json& plan) {
-  fmt::print("{}\n{} training, {} validation, {} test examples, {} threads\n\n", plan["source"].get<std::string>(), plan["train"].get<int64_t>(),
-             plan["validation"].get<int64_t>(), plan["test"].get<int64_t>(), plan["threads"].get<int64_t>());
+  fmt::print("{}\n{} training, {} validation, {} test examples, {} threads\n\n", plan["source"].get<std::string>(),
+             plan["train"].get<int64_t>(), plan["validation"].get<int64_t>(), plan["test"].get<int64_t>(),
+             plan["threads"].get<int64_t>());
   fmt::print("{:<14}{:>8}{:>16}{:>16}\n", "phase", "epochs", "parameters", "s per epoch");
   for (const auto& phase : plan["phases"])
-    fmt::print("{:<14}{:>8}{:>16}{:>16.1f}\n", phase["phase"].get<std::string>(), phase["epochs"].get<int64_t>(), phase["trainable_parameters"].get<int64_t>(),
-               phase["seconds_per_epoch"].get<double>());
-  fmt::print("\nstored activations {:.2f} GB, weights and optimizer {:.2f} GB, time from {:.0f} s to {:.0f} s\n", plan["store_bytes"].get<double>() / 1e9,
-             plan["weights_and_optimizer_bytes"].get<double>() / 1e9, plan["seconds"]["at_least"].get<double>(), plan["seconds"]["at_most"].get<double>());
+    fmt::print("{:<14}{:>8}{:>16}{:>16.1f}\n", phase["phase"].get<std::string>(), phase["epochs"].get<int64_t>(),
+               phase["trainable_parameters"].get<int64_t>(), phase["seconds_per_epoch"].get<double>());
+  fmt::print("\nstored activations {:.2f} GB, weights and optimizer {:.2f} GB, time from {:.0f} s to {:.0f} s\n",
+             plan["store_bytes"].get<double>() / 1e9, plan["weights_and_optimizer_bytes"].get<double>() / 1e9,
+             plan["seconds"]["at_least"].get<double>(), plan["seconds"]["at_most"].get<double>());
 }
 
 void print_result(const Json& result) {
   if (result.contains("adapt"))
-    fmt::print("adapted: held-out perplexity {:.2f} -> {:.2f}\n", result["adapt"]["before"]["perplexity"].get<double>(), result["adapt"]["after"]["perplexity"].get<double>());
+    fmt::print("adapted: held-out perplexity {:.2f} -> {:.2f}\n", result["adapt"]["before"]["perplexity"].get<double>(),
+               result["adapt"]["after"]["perplexity"].get<double>());
   if (result.contains("finetune")) {
     const auto& f = result["finetune"];
-    if (f.contains("verdict")) fmt::print("verdict: {} {}\n", f["verdict"]["sentence"].get<std::string>(), f["verdict"]["advice"].get<std::string>());
-    fmt::print("\n{:<14}{:>22}{:>10}{:>12}\n", "phase", "validation " + f["metric"].get<std::string>(), "gain", "seconds");
+    if (f.contains("verdict"))
+      fmt::print("verdict: {} {}\n", f["verdict"]["sentence"].get<std::string>(),
+                 f["verdict"]["advice"].get<std::string>());
+    fmt::print("\n{:<14}{:>22}{:>10}{:>12}\n", "phase", "validation " + f["metric"].get<std::string>(), "gain",
+               "seconds");
     for (const auto& phase : f["phases"])
-      fmt::print("{:<14}{:>22.4f}{:>10}{:>12.1f}\n", phase["phase"].get<std::string>(), phase["validation"].get<double>(),
-                 phase["phase"] == "head" ? "" : fmt::format("{:+.4f}", phase["gain"].get<double>()), phase["seconds"].get<double>());
+      fmt::print("{:<14}{:>22.4f}{:>10}{:>12.1f}\n", phase["phase"].get<std::string>(),
+                 phase["validation"].get<double>(),
+                 phase["phase"] == "head" ? "" : fmt::format("{:+.4f}", phase["gain"].get<double>()),
+                 phase["seconds"].get<double>());
   }
   if (result.contains("test")) {
     fmt::print("\ntest ({} examples):", result["test"]["examples"].get<int64_t>());
@@ -43,7 +51,9 @@ void print_result(const Json& result) {
 
 Json run_command(const Json& request) {
   const auto command = request.at("command").get<std::string>();
-  const auto purpose = command == "adapt" ? run::Purpose::adapt : command == "finetune" ? run::Purpose::finetune : run::Purpose::run;
+  const auto purpose = command == "adapt"      ? run::Purpose::adapt
+                       : command == "finetune" ? run::Purpose::finetune
+                                               : run::Purpose::run;
   const auto recipe = run::read_recipe(request.at("recipe"), {}, purpose);
   const bool json = request.value("json", false);
   report::Progress progress(request.value("quiet", false));

@@ -24,7 +24,8 @@ Named read_tensors(const std::string& file) {
 }  // namespace
 
 Json forward_command(const Json& request) {
-  at::set_num_threads(static_cast<int>(request.value("threads", int64_t{0}) > 0 ? request["threads"].get<int64_t>() : available_cores()));
+  at::set_num_threads(static_cast<int>(request.value("threads", int64_t{0}) > 0 ? request["threads"].get<int64_t>()
+                                                                                : available_cores()));
   const auto source = models::Source::open(request.at("model").get<std::string>());
   const auto inputs = read_tensors(request.at("inputs"));
   const auto gradients = request.value("gradients", std::string());
@@ -53,11 +54,13 @@ Json check_command(const Json& request) {
   Named inputs, expected;
   bool gradients = false;
   for (const auto& [name, value] : golden) {
-    const bool is_input = name == "input_ids" || name == "attention_mask" || name == "token_type_ids" || name == "position_ids" || name == "valid" || name.starts_with("cotangent.");
+    const bool is_input = name == "input_ids" || name == "attention_mask" || name == "token_type_ids" ||
+                          name == "position_ids" || name == "valid" || name.starts_with("cotangent.");
     (is_input ? inputs : expected)[name] = value;
     gradients = gradients || name.starts_with("grad.");
   }
-  GRAFT_CHECK(data, !expected.empty(), "{}: holds inputs only; give a dump that has the reference's outputs too.", request.at("golden").get<std::string>());
+  GRAFT_CHECK(data, !expected.empty(), "{}: holds inputs only; give a dump that has the reference's outputs too.",
+              request.at("golden").get<std::string>());
   const auto computed = models::compute(source, inputs, gradients);
   auto ours = computed.outputs;
   ours.insert(computed.gradients.begin(), computed.gradients.end());
@@ -70,10 +73,14 @@ Json check_command(const Json& request) {
     Json row{{"name", name}};
     const auto found = ours.find(name);
     if (found == ours.end() || found->second.sizes() != value.sizes()) {
-      row["problem"] = found == ours.end() ? "not computed" : fmt::format("shape {}, the reference has {}", io::shape_text(found->second.sizes().vec()), io::shape_text(value.sizes().vec()));
+      row["problem"] = found == ours.end()
+                           ? "not computed"
+                           : fmt::format("shape {}, the reference has {}", io::shape_text(found->second.sizes().vec()),
+                                         io::shape_text(value.sizes().vec()));
     } else {
       auto difference = (found->second - value).abs();
-      if (golden.contains("valid") && value.dim() >= 2 && value.size(0) == golden.at("valid").size(0) && value.size(1) == golden.at("valid").size(1))
+      if (golden.contains("valid") && value.dim() >= 2 && value.size(0) == golden.at("valid").size(0) &&
+          value.size(1) == golden.at("valid").size(1))
         difference = difference * golden.at("valid").unsqueeze(-1);
       const double scale = name.starts_with("grad.") ? largest_gradient : value.abs().max().item<double>();
       const double relative = difference.max().item<double>() / std::max(scale, 1e-30);
@@ -82,7 +89,8 @@ Json check_command(const Json& request) {
         auto place = difference.argmax().item<int64_t>();
         std::vector<int64_t> index(value.dim());
         for (int64_t d = value.dim() - 1; d >= 0; --d) index[d] = place % value.size(d), place /= value.size(d);
-        row["problem"] = fmt::format("differs by {:.2e} of the largest value, most at {}", relative, io::shape_text(index));
+        row["problem"] =
+            fmt::format("differs by {:.2e} of the largest value, most at {}", relative, io::shape_text(index));
       }
     }
     if (row.contains("problem") && first.empty()) first = name + ": " + row["problem"].get<std::string>();
@@ -93,8 +101,11 @@ Json check_command(const Json& request) {
   answer["exit"] = first.empty() ? 0 : static_cast<int>(Kind::model);
   if (!request.value("json", false)) {
     for (const auto& row : answer["tensors"])
-      fmt::print("{:<70} {}\n", row["name"].get<std::string>(), row.contains("problem") ? row["problem"].get<std::string>() : fmt::format("{:.2e}", row["difference"].get<double>()));
-    fmt::print("{}\n", first.empty() ? fmt::format("all {} tensors agree within {:g}", expected.size(), tolerance) : "first difference: " + first);
+      fmt::print("{:<70} {}\n", row["name"].get<std::string>(),
+                 row.contains("problem") ? row["problem"].get<std::string>()
+                                         : fmt::format("{:.2e}", row["difference"].get<double>()));
+    fmt::print("{}\n", first.empty() ? fmt::format("all {} tensors agree within {:g}", expected.size(), tolerance)
+                                     : "first difference: " + first);
   }
   return answer;
 }
@@ -107,12 +118,16 @@ void tokenize_command(const Json& request) {
     if (line.empty()) continue;
     const auto row = Json::parse(line, nullptr, false);
     if (!row.is_object() || !row.contains("text") || !row["text"].is_string())
-      data::fail_row("standard input", number, "text", "expected a JSON object with a text, such as {\"text\": \"...\"}.");
+      data::fail_row("standard input", number, "text",
+                     "expected a JSON object with a text, such as {\"text\": \"...\"}.");
     data::Tokenizer::Options options;
     options.details = true;
-    if (row.contains("max_length") && row["max_length"].is_number_integer()) options.max_length = row["max_length"].get<int64_t>();
+    if (row.contains("max_length") && row["max_length"].is_number_integer())
+      options.max_length = row["max_length"].get<int64_t>();
     const auto text = row["text"].get<std::string>();
-    const auto encoding = row.contains("pair") && row["pair"].is_string() ? tokenizer.encode(text, row["pair"].get<std::string>(), options) : tokenizer.encode(text, options);
+    const auto encoding = row.contains("pair") && row["pair"].is_string()
+                              ? tokenizer.encode(text, row["pair"].get<std::string>(), options)
+                              : tokenizer.encode(text, options);
     Json offsets = Json::array();
     for (const auto& [begin, end] : encoding.offsets) offsets.push_back({begin, end});
     std::cout << Json{{"ids", encoding.ids}, {"type_ids", encoding.type_ids}, {"offsets", offsets}}.dump() << "\n";

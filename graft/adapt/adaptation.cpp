@@ -25,33 +25,46 @@ struct Pending {
 
 }  // namespace
 
-Corpus read_corpus(const AdaptOptions& options, const models::Model& model, const data::Tokenizer& tokenizer, int64_t max_length) {
+Corpus read_corpus(const AdaptOptions& options, const models::Model& model, const data::Tokenizer& tokenizer,
+                   int64_t max_length) {
   Corpus corpus{features::TextInputs(model, max_length), features::TextInputs(model, max_length)};
   Pending training, held_out;
   const auto take = [&](Pending& pending, features::TextInputs& into, std::string_view document) {
     pending.documents.emplace_back(document);
     if (pending.documents.size() >= kDocumentsAtOnce) pending.flush(tokenizer, max_length, into);
   };
-  const auto summary = data::for_each_document({options.corpus, options.text, options.bad_rows, options.held_out_fraction}, [&](std::string_view document, bool held) {
-    if (options.max_documents > 0 && corpus.documents >= options.max_documents) return;
-    ++corpus.documents;
-    corpus.held_out_documents += held;
-    held ? take(held_out, corpus.held_out, document) : take(training, corpus.training, document);
-  });
+  const auto summary = data::for_each_document(
+      {options.corpus, options.text, options.bad_rows, options.held_out_fraction},
+      [&](std::string_view document, bool held) {
+        if (options.max_documents > 0 && corpus.documents >= options.max_documents) return;
+        ++corpus.documents;
+        corpus.held_out_documents += held;
+        held ? take(held_out, corpus.held_out, document) : take(training, corpus.training, document);
+      });
   training.flush(tokenizer, max_length, corpus.training);
   held_out.flush(tokenizer, max_length, corpus.held_out);
   corpus.skipped = summary.skipped.count;
   GRAFT_CHECK(data, corpus.training.size() > 0, "{}: holds no document to train on; give more text.", options.corpus);
-  GRAFT_CHECK(data, corpus.held_out.size() > 0, "{}: {} documents are too few to hold any out; give more text, or raise adapt.held_out_fraction.", options.corpus, corpus.documents);
+  GRAFT_CHECK(data, corpus.held_out.size() > 0,
+              "{}: {} documents are too few to hold any out; give more text, or raise adapt.held_out_fraction.",
+              options.corpus, corpus.documents);
   return corpus;
 }
 
 Adaptation::Adaptation(models::Model& model, const Corpus& corpus, const MaskRules& rules, const AdaptOptions& options,
                        const train::TrainOptions& training, uint64_t seed, bool fresh_head, Hooks hooks)
-    : model_(model), hooks_(std::move(hooks)), options_(options), train_(model, corpus.training, rules, seed), held_out_(model, corpus.held_out, rules, seed),
-      training_(training), seed_(seed), head_alone_(fresh_head && options.head_epochs > 0) {
+    : model_(model),
+      hooks_(std::move(hooks)),
+      options_(options),
+      train_(model, corpus.training, rules, seed),
+      held_out_(model, corpus.held_out, rules, seed),
+      training_(training),
+      seed_(seed),
+      head_alone_(fresh_head && options.head_epochs > 0) {
   training_.batch_size = options.batch_size;
-  result_ = {{"documents", corpus.documents}, {"held_out_documents", corpus.held_out_documents}, {"sequences", corpus.training.size()}};
+  result_ = {{"documents", corpus.documents},
+             {"held_out_documents", corpus.held_out_documents},
+             {"sequences", corpus.training.size()}};
 }
 
 std::unique_ptr<train::Phase> Adaptation::phase() const {
@@ -61,7 +74,8 @@ std::unique_ptr<train::Phase> Adaptation::phase() const {
   plan.trainable = {"head"};
   if (!head_alone_)
     for (const auto& group : model_.groups) plan.trainable.insert(group.name);
-  for (const auto& group : plan.trainable) plan.learning_rates[group] = head_alone_ ? options_.head_learning_rate : options_.learning_rate;
+  for (const auto& group : plan.trainable)
+    plan.learning_rates[group] = head_alone_ ? options_.head_learning_rate : options_.learning_rate;
   plan.weight_decay = training_.weight_decay;
   plan.epochs = head_alone_ ? options_.head_epochs : options_.epochs;
   plan.patience = head_alone_ ? 0 : options_.patience;
@@ -75,7 +89,9 @@ double Adaptation::held_out_loss() const {
 }
 
 void Adaptation::save(bool must) const {
-  if (hooks_.save) hooks_.save({{"result", result_}, {"head_alone", head_alone_}, {"phase", phase_->state_json()}}, phase_->state_tensors(), must);
+  if (hooks_.save)
+    hooks_.save({{"result", result_}, {"head_alone", head_alone_}, {"phase", phase_->state_json()}},
+                phase_->state_tensors(), must);
 }
 
 void Adaptation::resume(const Json& state, const Tensors& tensors) {
@@ -89,7 +105,8 @@ void Adaptation::run_phase(const std::string& title) {
   if (!phase_) phase_ = phase();
   train::PhaseHooks hooks;
   hooks.step_done = [&](int64_t epoch, int64_t step, int64_t steps, double loss, int64_t) {
-    hooks_.progress->step(fmt::format("{}, epoch {}/{}", title, epoch + 1, phase_->plan().epochs), step, steps, fmt::format("loss {:.4f}", loss));
+    hooks_.progress->step(fmt::format("{}, epoch {}/{}", title, epoch + 1, phase_->plan().epochs), step, steps,
+                          fmt::format("loss {:.4f}", loss));
   };
   hooks.epoch_done = [&](const Json& epoch) {
     const double perplexity = std::exp(epoch["validation_loss"].get<double>());
@@ -97,7 +114,8 @@ void Adaptation::run_phase(const std::string& title) {
     entry["phase"] = title;
     entry["perplexity"] = perplexity;
     hooks_.journal("epoch", entry);
-    hooks_.progress->line(fmt::format("{}, epoch {}/{}: held-out perplexity {:.2f}", title, epoch["epoch"].get<int64_t>(), phase_->plan().epochs, perplexity));
+    hooks_.progress->line(fmt::format("{}, epoch {}/{}: held-out perplexity {:.2f}", title,
+                                      epoch["epoch"].get<int64_t>(), phase_->plan().epochs, perplexity));
     save(false);
   };
   try {
@@ -117,7 +135,8 @@ void Adaptation::run() {
     const auto loss = held_out_loss();
     result_[head_alone_ ? "random_head" : "before"] = measured(loss);
     hooks_.journal("adapt_start", result_);
-    hooks_.progress->line(fmt::format("{} documents in {} sequences; held-out perplexity {:.2f}", result_["documents"].get<int64_t>(), train_.size(), std::exp(loss)));
+    hooks_.progress->line(fmt::format("{} documents in {} sequences; held-out perplexity {:.2f}",
+                                      result_["documents"].get<int64_t>(), train_.size(), std::exp(loss)));
   }
   if (head_alone_) {
     run_phase("adapt, head alone");
@@ -132,7 +151,9 @@ void Adaptation::run() {
   entry["phase"] = "adapt";
   entry["seconds"] = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   hooks_.journal("phase_end", entry);
-  hooks_.progress->line(fmt::format("held-out perplexity {:.2f} -> {:.2f}", result_["before"]["perplexity"].get<double>(), result_["after"]["perplexity"].get<double>()));
+  hooks_.progress->line(fmt::format("held-out perplexity {:.2f} -> {:.2f}",
+                                    result_["before"]["perplexity"].get<double>(),
+                                    result_["after"]["perplexity"].get<double>()));
 }
 
 }  // namespace graft::adapt

@@ -24,7 +24,8 @@ struct Corpus {
   int64_t documents = 0, held_out_documents = 0, skipped = 0;
 };
 /// Throws Kind::data: no documents, none held out, a row that cannot be used.
-Corpus read_corpus(const AdaptOptions& options, const models::Model& model, const data::Tokenizer& tokenizer, int64_t max_length);
+Corpus read_corpus(const AdaptOptions& options, const models::Model& model, const data::Tokenizer& tokenizer,
+                   int64_t max_length);
 
 class Adaptation {
  public:

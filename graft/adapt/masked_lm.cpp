@@ -9,7 +9,9 @@ namespace F = torch::nn::functional;
 MaskRules::MaskRules(const data::Tokenizer& tokenizer, int64_t vocab_size, const AdaptOptions& options)
     : vocab_size(vocab_size), probability(options.mask_probability), whole_words(options.whole_words) {
   const auto found = tokenizer.special_id("mask_token");
-  GRAFT_CHECK(model, found && *found < vocab_size, "the tokenizer has no mask token for which the model has a row, so masked language modelling cannot be trained with it; choose a source whose tokenizer has one.");
+  GRAFT_CHECK(model, found && *found < vocab_size,
+              "the tokenizer has no mask token for which the model has a row, so masked language modelling cannot be "
+              "trained with it; choose a source whose tokenizer has one.");
   mask_id = *found;
   special.assign(vocab_size, false);
   continues.assign(vocab_size, false);
@@ -19,7 +21,8 @@ MaskRules::MaskRules(const data::Tokenizer& tokenizer, int64_t vocab_size, const
   for (int64_t id = 0; id < std::min(vocab_size, tokenizer.vocab_size()); ++id) {
     const auto token = tokenizer.token_of(static_cast<int32_t>(id));
     // WordPiece marks what goes on ("##ing"); byte-level BPE and SentencePiece mark what begins ("Ġthe", "▁the").
-    continues[id] = word_piece ? token.starts_with("##") : !(token.starts_with("\u0120") || token.starts_with("\u2581"));
+    continues[id] =
+        word_piece ? token.starts_with("##") : !(token.starts_with("\u0120") || token.starts_with("\u2581"));
   }
 }
 
@@ -39,8 +42,8 @@ Masked mask(std::span<const int32_t> ids, const MaskRules& rules, uint64_t seed)
     masked.labels.push_back(ids[i]);
     const double fate = random.uniform();
     if (fate < 0.8) masked.ids[i] = rules.mask_id;
-    else if (fate < 0.9)
-      do masked.ids[i] = static_cast<int32_t>(random.below(rules.vocab_size));
+    else if (fate < 0.9) do
+        masked.ids[i] = static_cast<int32_t>(random.below(rules.vocab_size));
       while (rules.special[masked.ids[i]]);
   }
   return masked;
@@ -52,7 +55,8 @@ MaskedLm::MaskedLm(models::Model& model, const features::TextInputs& sequences, 
 std::vector<Masked> MaskedLm::masked(const std::vector<int64_t>& examples, uint64_t epoch) const {
   std::vector<Masked> all;
   for (const auto example : examples)
-    all.push_back(mask(sequences_.ids(example), rules_, seed_of(seed_, {"adapt", "mask"}, {epoch, static_cast<uint64_t>(example)})));
+    all.push_back(mask(sequences_.ids(example), rules_,
+                       seed_of(seed_, {"adapt", "mask"}, {epoch, static_cast<uint64_t>(example)})));
   return all;
 }
 
@@ -94,16 +98,19 @@ double MaskedLm::weight(const std::vector<int64_t>& examples, uint64_t epoch) co
   return count;
 }
 
-train::Tensor MaskedLm::loss_sum(const train::Outputs& outputs, const std::vector<int64_t>& examples, uint64_t epoch) const {
+train::Tensor MaskedLm::loss_sum(const train::Outputs& outputs, const std::vector<int64_t>& examples,
+                                 uint64_t epoch) const {
   std::vector<int64_t> labels;
   for (const auto& one : masked(examples, epoch)) labels.insert(labels.end(), one.labels.begin(), one.labels.end());
   const auto logits = outputs.at("logits").to(torch::kFloat32);  // (masked, V)
-  return F::cross_entropy(logits, torch::tensor(labels, torch::kInt64).to(logits.device()), F::CrossEntropyFuncOptions().reduction(torch::kSum));
+  return F::cross_entropy(logits, torch::tensor(labels, torch::kInt64).to(logits.device()),
+                          F::CrossEntropyFuncOptions().reduction(torch::kSum));
 }
 
 train::Predictions MaskedLm::predictions() const { return {.task = "masked_lm"}; }
 
-void pack(const data::Tokenizer& tokenizer, const std::vector<std::string_view>& documents, int64_t max_length, features::TextInputs& into) {
+void pack(const data::Tokenizer& tokenizer, const std::vector<std::string_view>& documents, int64_t max_length,
+          features::TextInputs& into) {
   data::Tokenizer::Options options;
   options.details = true;
   std::vector<int32_t> open, begin, end;
@@ -123,7 +130,8 @@ void pack(const data::Tokenizer& tokenizer, const std::vector<std::string_view>&
     end.assign(encoding.ids.begin() + last, encoding.ids.end());
     const auto room = static_cast<size_t>(max_length) - begin.size() - end.size();
     for (size_t i = first; i < last;) {
-      if (!open.empty() && open.size() + 1 < room) open.insert(open.end(), end.begin(), end.end());  // between documents
+      if (!open.empty() && open.size() + 1 < room)
+        open.insert(open.end(), end.begin(), end.end());  // between documents
       else close();
       const auto take = std::min(room - open.size(), last - i);
       open.insert(open.end(), encoding.ids.begin() + i, encoding.ids.begin() + i + take);

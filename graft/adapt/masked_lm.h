@@ -14,9 +14,9 @@ namespace graft::adapt {
 struct MaskRules {
   MaskRules(const data::Tokenizer& tokenizer, int64_t vocab_size, const AdaptOptions& options);
   int32_t mask_id;
-  int64_t vocab_size;            // random tokens are drawn below it
-  std::vector<bool> special;     // by id: never chosen, never drawn
-  std::vector<bool> continues;   // by id: goes on with the word before it
+  int64_t vocab_size;           // random tokens are drawn below it
+  std::vector<bool> special;    // by id: never chosen, never drawn
+  std::vector<bool> continues;  // by id: goes on with the word before it
   double probability;
   bool whole_words;
 };
@@ -37,7 +37,8 @@ class MaskedLm final : public train::Stream {
   std::map<std::string, train::Activations> enter(const std::vector<int64_t>& examples, uint64_t epoch) const override;
   std::optional<train::Reads> reads(const std::vector<int64_t>& examples, uint64_t epoch) const override;
   double weight(const std::vector<int64_t>& examples, uint64_t epoch) const override;
-  train::Tensor loss_sum(const train::Outputs& outputs, const std::vector<int64_t>& examples, uint64_t epoch) const override;
+  train::Tensor loss_sum(const train::Outputs& outputs, const std::vector<int64_t>& examples,
+                         uint64_t epoch) const override;
   train::Predictions predictions() const override;
   void collect(const train::Outputs&, const std::vector<int64_t>&, train::Predictions&) const override {}
 
@@ -52,6 +53,7 @@ class MaskedLm final : public train::Stream {
 
 /// Documents one after another, each with the tokenizer's special tokens, cut and joined into sequences of `max_length`
 /// as RoBERTa's full-sentences packing does: pieces of [CLS] ... [SEP]; a short document shares its sequence with the next.
-void pack(const data::Tokenizer& tokenizer, const std::vector<std::string_view>& documents, int64_t max_length, features::TextInputs& into);
+void pack(const data::Tokenizer& tokenizer, const std::vector<std::string_view>& documents, int64_t max_length,
+          features::TextInputs& into);
 
 }  // namespace graft::adapt

@@ -15,8 +15,8 @@ struct AdaptOptions {
   int64_t patience = 0;
   int64_t head_epochs = 2;
   double head_learning_rate = 1e-3;
-  double learning_rate = 1e-4;       // Gururangan et al. 2020, task-adaptive
-  double mask_probability = 0.15;    // Devlin et al. 2019, sec. 3.1
+  double learning_rate = 1e-4;     // Gururangan et al. 2020, task-adaptive
+  double mask_probability = 0.15;  // Devlin et al. 2019, sec. 3.1
   bool whole_words = false;
   int64_t max_length = 128;
   int64_t max_documents = 0;
@@ -30,9 +30,12 @@ struct AdaptOptions {
     field("held_out_fraction", held_out_fraction, "part of the documents that perplexity is measured on");
     field("epochs", epochs, "passes over the corpus");
     field("patience", patience, "epochs without a better held-out loss before it stops; 0: never");
-    field("head_epochs", head_epochs, "first epochs in which a fresh language head learns alone, so that its noise does not reach the encoder (Kumar et al. 2022)");
+    field("head_epochs", head_epochs,
+          "first epochs in which a fresh language head learns alone, so that its noise does not reach the encoder "
+          "(Kumar et al. 2022)");
     field("head_learning_rate", head_learning_rate, "of these");
-    field("learning_rate", learning_rate, "of AdamW (Gururangan et al. 2020, table 13: 1e-4 for task-adaptive pre-training)");
+    field("learning_rate", learning_rate,
+          "of AdamW (Gururangan et al. 2020, table 13: 1e-4 for task-adaptive pre-training)");
     field("mask_probability", mask_probability, "0.15 (Devlin et al. 2019, 3.1), or 0.3 (Portes et al. 2023)");
     field("whole_words", whole_words, "mask all tokens of a word together");
     field("max_length", max_length, "tokens of a packed sequence");

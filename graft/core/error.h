@@ -12,12 +12,12 @@ namespace graft {
 
 /// What kind of thing went wrong; the value is the program's exit code.
 enum class Kind {
-  bug = 1,         // ours
-  usage = 2,       // command line or recipe
-  data = 3,        // rows, labels, encodings
-  model = 4,       // weights, configuration, tokenizer
-  disk = 5,        // space, permissions, a failed write
-  numerical = 6,   // NaN or infinity in training
+  bug = 1,        // ours
+  usage = 2,      // command line or recipe
+  data = 3,       // rows, labels, encodings
+  model = 4,      // weights, configuration, tokenizer
+  disk = 5,       // space, permissions, a failed write
+  numerical = 6,  // NaN or infinity in training
   memory = 7,
   network = 8,
 };
@@ -34,15 +34,14 @@ template <class... Args>
   throw Error(kind, fmt::format(format, std::forward<Args>(args)...));
 }
 
-#define GRAFT_CHECK(kind, condition, ...)                          \
-  do {                                                             \
+#define GRAFT_CHECK(kind, condition, ...)                              \
+  do {                                                                 \
     if (!(condition)) ::graft::fail(::graft::Kind::kind, __VA_ARGS__); \
   } while (false)
 
-#define GRAFT_ASSERT(condition, ...)                                                                \
-  do {                                                                                              \
-    if (!(condition))                                                                               \
-      throw std::logic_error("bug in graft: " #condition ": " + fmt::format("" __VA_ARGS__));       \
+#define GRAFT_ASSERT(condition, ...)                                                                          \
+  do {                                                                                                        \
+    if (!(condition)) throw std::logic_error("bug in graft: " #condition ": " + fmt::format("" __VA_ARGS__)); \
   } while (false)
 
 /// The candidate nearest to `word` by edit distance, or "" when none is near enough to be a misspelling.

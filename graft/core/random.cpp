@@ -10,7 +10,8 @@ uint64_t mix(uint64_t z) {
 constexpr uint64_t kGolden = 0x9e3779b97f4a7c15ull;
 }  // namespace
 
-uint64_t seed_of(uint64_t seed, std::initializer_list<std::string_view> purpose, std::initializer_list<uint64_t> position) {
+uint64_t seed_of(uint64_t seed, std::initializer_list<std::string_view> purpose,
+                 std::initializer_list<uint64_t> position) {
   uint64_t h = mix(seed + kGolden);
   for (const auto word : purpose) {
     for (const unsigned char c : word) h = mix(h + kGolden + c);

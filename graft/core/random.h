@@ -9,7 +9,8 @@
 namespace graft {
 
 /// SplitMix64 over the parts: seed_of(seed, {"finetune", "head"}, {epoch, step}).
-uint64_t seed_of(uint64_t seed, std::initializer_list<std::string_view> purpose, std::initializer_list<uint64_t> position = {});
+uint64_t seed_of(uint64_t seed, std::initializer_list<std::string_view> purpose,
+                 std::initializer_list<uint64_t> position = {});
 
 /// A small generator with a fixed sequence on every platform (SplitMix64, Steele et al. 2014).
 class Random {

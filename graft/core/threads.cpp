@@ -14,7 +14,8 @@ namespace {
 double quota() {
   std::string limit;
   double period = 0;
-  if (std::ifstream v2("/sys/fs/cgroup/cpu.max"); v2 >> limit >> period && limit != "max" && period > 0) return std::stod(limit) / period;
+  if (std::ifstream v2("/sys/fs/cgroup/cpu.max"); v2 >> limit >> period && limit != "max" && period > 0)
+    return std::stod(limit) / period;
   double microseconds = 0;
   std::ifstream v1("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), v1_period("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
   if (v1 >> microseconds && v1_period >> period && microseconds > 0 && period > 0) return microseconds / period;

@@ -6,10 +6,10 @@
 namespace graft::data {
 
 struct CorpusOptions {
-  std::string path;                  // a file, or a folder whose files are read in the order of their names
-  std::string text = "text";         // column of JSONL, CSV and TSV; a .txt file has one document a line
-  std::string bad_rows = "stop";     // stop or skip
-  double held_out_fraction = 0.05;   // of the documents, by their text
+  std::string path;                 // a file, or a folder whose files are read in the order of their names
+  std::string text = "text";        // column of JSONL, CSV and TSV; a .txt file has one document a line
+  std::string bad_rows = "stop";    // stop or skip
+  double held_out_fraction = 0.05;  // of the documents, by their text
 
   template <class Visitor>
   void visit(Visitor&& field) {
@@ -30,6 +30,7 @@ struct CorpusSummary {
 /// Calls `use(document, held_out)` for each document in order. Whether one is held out depends on its text alone, so equal
 /// documents are on one side, and a corpus that grows keeps its sides.
 /// Throws Kind::data for no files, no documents and bad rows; Kind::usage for options that no value allows.
-CorpusSummary for_each_document(const CorpusOptions& options, const std::function<void(std::string_view document, bool held_out)>& use);
+CorpusSummary for_each_document(const CorpusOptions& options,
+                                const std::function<void(std::string_view document, bool held_out)>& use);
 
 }  // namespace graft::data

@@ -12,10 +12,10 @@ struct RowReader {
   ByteReader& bytes;
   char separator;
   const RowGuard& guard;
-  int64_t row = 0;                 // line where it begins
-  int64_t size = 0;                // bytes so far
+  int64_t row = 0;   // line where it begins
+  int64_t size = 0;  // bytes so far
   std::vector<std::string> cells;
-  int64_t quote_line = 0;          // where the last quote opened, 0: none
+  int64_t quote_line = 0;  // where the last quote opened, 0: none
   bool text_after_quote = false, too_long = false;
 
   /// False at the end of the file. Afterwards the reader stands behind the row, good or not.
@@ -82,9 +82,10 @@ struct OpenQuote {
 };
 
 void RowReader::fail_open_quote() const {
-  throw OpenQuote{fmt::format("{}, row {}: the quote that opens in line {} is not closed before the end of the file; close it, or "
-                              "write it twice where it is part of the text",
-                              guard.file.string(), row, quote_line)};
+  throw OpenQuote{
+      fmt::format("{}, row {}: the quote that opens in line {} is not closed before the end of the file; close it, or "
+                  "write it twice where it is part of the text",
+                  guard.file.string(), row, quote_line)};
 }
 
 std::vector<std::string> header_of(RowReader& reader, const RowGuard& guard) {
@@ -92,20 +93,25 @@ std::vector<std::string> header_of(RowReader& reader, const RowGuard& guard) {
   std::set<std::string> seen;
   for (const auto& name : names) {
     guard.check_utf8(name, reader.row);
-    GRAFT_CHECK(data, seen.insert(name).second, "{}: the column `{}` is there twice; give each column its own name", guard.file.string(), name);
+    GRAFT_CHECK(data, seen.insert(name).second, "{}: the column `{}` is there twice; give each column its own name",
+                guard.file.string(), name);
   }
   return names;
 }
 
 Row row_of(const RowReader& reader, const std::vector<std::string>& columns, const RowGuard& guard) {
   if (reader.too_long && reader.quote_line)
-    guard.fail_long(reader.row, fmt::format("split the text or remove the row, or close the quote that opens in line {}", reader.quote_line));
+    guard.fail_long(
+        reader.row,
+        fmt::format("split the text or remove the row, or close the quote that opens in line {}", reader.quote_line));
   if (reader.too_long) guard.fail_long(reader.row);
   if (reader.text_after_quote)
-    fail_row(guard.file, reader.row, "", "expected a separator after a closing quote, found text; write quotes inside quotes twice");
+    fail_row(guard.file, reader.row, "",
+             "expected a separator after a closing quote, found text; write quotes inside quotes twice");
   if (reader.cells.size() != columns.size())
-    fail_row(guard.file, reader.row, "", fmt::format("expected {} cells as in the header, found {}; quote cells that hold the separator",
-                                                     columns.size(), reader.cells.size()));
+    fail_row(guard.file, reader.row, "",
+             fmt::format("expected {} cells as in the header, found {}; quote cells that hold the separator",
+                         columns.size(), reader.cells.size()));
   Row row{reader.row, Json::object()};
   for (size_t i = 0; i < columns.size(); ++i) {
     guard.check_utf8(reader.cells[i], reader.row);

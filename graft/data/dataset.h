@@ -8,15 +8,15 @@ namespace graft::data {
 
 /// The recipe's [data] section.
 struct DataOptions {
-  std::string path;        // a folder of train/validation/test files, or one file that is split
+  std::string path;                     // a folder of train/validation/test files, or one file that is split
   std::string train, validation, test;  // or the files one by one
-  std::string text = "text", pair, label = "label";  // column names
-  std::string task = "classification";  // classification, multilabel, regression, tokens
-  std::string label_separator = "|";    // multilabel in CSV
-  std::string bad_rows = "stop";        // stop or skip
+  std::string text = "text", pair, label = "label";       // column names
+  std::string task = "classification";                    // classification, multilabel, regression, tokens
+  std::string label_separator = "|";                      // multilabel in CSV
+  std::string bad_rows = "stop";                          // stop or skip
   double validation_fraction = 0.1, test_fraction = 0.1;  // when one file is split
-  std::string split_by;                 // column whose equal values stay in one split
-  int64_t max_train = 0;                // 0: all; else a stratified, seeded sample
+  std::string split_by;                                   // column whose equal values stay in one split
+  int64_t max_train = 0;                                  // 0: all; else a stratified, seeded sample
 
   template <class Visitor>
   void visit(Visitor&& field) {
@@ -30,7 +30,8 @@ struct DataOptions {
     field("task", task, "classification, multilabel, regression or tokens");
     field("label_separator", label_separator, "between the labels of one cell, for multilabel");
     field("bad_rows", bad_rows, "stop at a row that cannot be used, or skip and count it");
-    field("validation_fraction", validation_fraction, "part of the rows that becomes validation, when there is no such file");
+    field("validation_fraction", validation_fraction,
+          "part of the rows that becomes validation, when there is no such file");
     field("test_fraction", test_fraction, "part of the rows that becomes test, when one file is split");
     field("split_by", split_by, "column whose equal values stay in one split, for example a document id");
     field("max_train", max_train, "train on a stratified sample of this size; 0 for all rows");
@@ -40,10 +41,10 @@ struct DataOptions {
 /// One split. Row i is example i; texts are kept as the file has them, but for the task tokens: words with one blank between.
 struct Examples {
   Ragged<char> texts;
-  Ragged<char> pairs;                            // empty or as long as texts
-  std::vector<int64_t> labels;                 // classification: index into label names
-  Ragged<int32_t> label_sets;                    // multilabel: indices; tokens: one per word of the text
-  std::vector<double> values;                  // regression
+  Ragged<char> pairs;           // empty or as long as texts
+  std::vector<int64_t> labels;  // classification: index into label names
+  Ragged<int32_t> label_sets;   // multilabel: indices; tokens: one per word of the text
+  std::vector<double> values;   // regression
   int64_t size() const { return static_cast<int64_t>(texts.size()); }
 };
 
@@ -52,8 +53,8 @@ struct Dataset {
   std::vector<std::string> label_names;  // order: numbers in numeric order, else as text, "10" after "2"
   Examples train, validation, test;
   SkippedRows skipped;
-  std::vector<std::string> files;        // that were read
-  std::string hash;                      // SHA-256 of what the splits hold
+  std::vector<std::string> files;  // that were read
+  std::string hash;                // SHA-256 of what the splits hold
 };
 
 /// Reads, checks, splits (stratified by label, seeded, by split_by when given).

@@ -19,7 +19,8 @@ std::string_view trimmed(std::string_view text) {
 
 std::vector<std::string> words_of(std::string_view text) {
   std::vector<std::string> words;
-  for (auto begin = text.find_first_not_of(kBlanks); begin != text.npos; begin = text.find_first_not_of(kBlanks, begin)) {
+  for (auto begin = text.find_first_not_of(kBlanks); begin != text.npos;
+       begin = text.find_first_not_of(kBlanks, begin)) {
     const auto end = std::min(text.find_first_of(kBlanks, begin), text.size());
     words.emplace_back(text.substr(begin, end - begin));
     begin = end;
@@ -57,20 +58,24 @@ struct RowIntake {
   }
 
  private:
-  [[noreturn]] void fail_here(const std::string& column, const std::string& sentence) const { fail_row(file, row.number, column, sentence); }
+  [[noreturn]] void fail_here(const std::string& column, const std::string& sentence) const {
+    fail_row(file, row.number, column, sentence);
+  }
 
   const Json& cell(const std::string& column, const char* option) const {
     if (row.cells.contains(column)) return row.cells[column];
     std::vector<std::string> columns;
     for (const auto& item : row.cells.items()) columns.push_back(item.key());
     const auto near = nearest(column, columns);
-    fail_here(column, fmt::format("there is no such column; the columns are {}{}; set {} to the right one", listed(columns),
-                                  near.empty() ? "" : fmt::format("; the nearest is `{}`", near), option));
+    fail_here(column,
+              fmt::format("there is no such column; the columns are {}{}; set {} to the right one", listed(columns),
+                          near.empty() ? "" : fmt::format("; the nearest is `{}`", near), option));
   }
 
   std::string text_of(const std::string& column, const char* option) const {
     const auto& value = cell(column, option);
-    if (!value.is_string()) fail_here(column, fmt::format("expected text, found {}; put it in quotes", excerpt(value.dump())));
+    if (!value.is_string())
+      fail_here(column, fmt::format("expected text, found {}; put it in quotes", excerpt(value.dump())));
     const auto& text = value.get_ref<const std::string&>();
     if (trimmed(text).empty()) fail_here(column, "expected text, found none; fill the cell or remove the row");
     return text;
@@ -78,7 +83,9 @@ struct RowIntake {
 
   std::string name_of(const Json& value) const {
     auto label = label_text(value);
-    if (!label.ok) fail_here(options.label, fmt::format("expected a label (text, whole number, true or false), found {}", label.text));
+    if (!label.ok)
+      fail_here(options.label,
+                fmt::format("expected a label (text, whole number, true or false), found {}", label.text));
     return std::move(label.text);
   }
 
@@ -90,7 +97,9 @@ struct RowIntake {
 
   uint64_t group() const {
     const auto value = label_text(cell(options.split_by, "data.split_by"));
-    if (!value.ok) fail_here(options.split_by, fmt::format("expected text or a whole number to keep rows together by, found {}", value.text));
+    if (!value.ok)
+      fail_here(options.split_by,
+                fmt::format("expected text or a whole number to keep rows together by, found {}", value.text));
     const auto [known, is_new] = groups.indices.emplace(value.text, groups.names.size());
     if (is_new) groups.names.push_back(value.text);
     return known->second;
@@ -107,7 +116,8 @@ struct RowIntake {
       const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
       ok = !text.empty() && problem == std::errc() && end == text.data() + text.size();
     }
-    if (!ok || !std::isfinite(number)) fail_here(options.label, fmt::format("expected a finite number, found {}", excerpt(value.dump())));
+    if (!ok || !std::isfinite(number))
+      fail_here(options.label, fmt::format("expected a finite number, found {}", excerpt(value.dump())));
     return number;
   }
 
@@ -119,8 +129,8 @@ struct RowIntake {
     } else if (value.is_string()) {
       names = separated(value.get_ref<const std::string&>());
     } else {
-      fail_here(options.label, fmt::format("expected a list of labels, or text with `{}` between them, found {}", options.label_separator,
-                                           excerpt(value.dump())));
+      fail_here(options.label, fmt::format("expected a list of labels, or text with `{}` between them, found {}",
+                                           options.label_separator, excerpt(value.dump())));
     }
     std::vector<int32_t> set;
     for (const auto& name : names) set.push_back(static_cast<int32_t>(index_of(name)));
@@ -147,7 +157,8 @@ struct RowIntake {
       words = words_of(value.get_ref<const std::string&>());
     } else if (value.is_array()) {
       for (const auto& item : value) {
-        if (!item.is_string() || item.get_ref<const std::string&>().empty() || item.get_ref<const std::string&>().find_first_of(kBlanks) != std::string::npos)
+        if (!item.is_string() || item.get_ref<const std::string&>().empty() ||
+            item.get_ref<const std::string&>().find_first_of(kBlanks) != std::string::npos)
           fail_here(options.text, fmt::format("expected words without blanks, found {}", excerpt(item.dump())));
         words.push_back(item);
       }
@@ -172,7 +183,8 @@ struct RowIntake {
     } else if (value.is_string()) {
       names = words_of(value.get_ref<const std::string&>());
     } else {
-      fail_here(options.label, fmt::format("expected a list with one label for each word, found {}", excerpt(value.dump())));
+      fail_here(options.label,
+                fmt::format("expected a list with one label for each word, found {}", excerpt(value.dump())));
     }
     if (names.size() != words)
       fail_here(options.label, fmt::format("expected {} labels, one for each word, found {}", words, names.size()));
@@ -196,7 +208,8 @@ void append(Intake& intake, RowIntake::One&& one, const DataOptions& options, in
 
 }  // namespace
 
-Intake read_examples(const fs::path& file, const DataOptions& options, LabelNames& labels, GroupNames& groups, SkippedRows& skipped) {
+Intake read_examples(const fs::path& file, const DataOptions& options, LabelNames& labels, GroupNames& groups,
+                     SkippedRows& skipped) {
   Intake intake;
   const auto bad_rows = options.bad_rows == "skip" ? BadRows::skip : BadRows::stop;
   auto here = for_each_row(file, bad_rows, [&](const Row& row) {

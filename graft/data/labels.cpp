@@ -15,7 +15,8 @@ namespace {
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 std::optional<double> number_of(const std::string& text) {
-  if (text.empty() || !(is_digit(text[0]) || (text[0] == '-' && text.size() > 1 && is_digit(text[1])))) return std::nullopt;
+  if (text.empty() || !(is_digit(text[0]) || (text[0] == '-' && text.size() > 1 && is_digit(text[1]))))
+    return std::nullopt;
   double value = 0;
   const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), value);
   return problem == std::errc() && end == text.data() + text.size() ? std::optional(value) : std::nullopt;
@@ -91,8 +92,8 @@ std::vector<int64_t> LabelNames::close() {
   std::map<std::string, size_t> spellings;
   for (size_t i = 0; i < names_.size(); ++i) {
     const auto [same, is_new] = spellings.emplace(spelling(names_[i]), i);
-    GRAFT_CHECK(data, is_new, "the labels `{}` ({}) and `{}` ({}) differ only in case or blanks; write them alike", excerpt(names_[same->second]),
-                places_[same->second], excerpt(names_[i]), places_[i]);
+    GRAFT_CHECK(data, is_new, "the labels `{}` ({}) and `{}` ({}) differ only in case or blanks; write them alike",
+                excerpt(names_[same->second]), places_[same->second], excerpt(names_[i]), places_[i]);
   }
   std::vector<int64_t> order(names_.size());
   std::iota(order.begin(), order.end(), 0);
@@ -111,8 +112,9 @@ std::vector<int64_t> LabelNames::close() {
 
 std::string LabelNames::unknown_sentence(const std::string& name) const {
   const auto near = nearest(name, names_);
-  return fmt::format("the label `{}` is not among those of training: {}{}; correct it, or add rows with it to the training file",
-                     excerpt(name), listed(names_), near.empty() ? "" : fmt::format("; the nearest is `{}`", excerpt(near)));
+  return fmt::format(
+      "the label `{}` is not among those of training: {}{}; correct it, or add rows with it to the training file",
+      excerpt(name), listed(names_), near.empty() ? "" : fmt::format("; the nearest is `{}`", excerpt(near)));
 }
 
 }  // namespace graft::data

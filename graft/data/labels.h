@@ -13,7 +13,7 @@ namespace graft::data {
 /// The text of a JSON string, integer or boolean.
 struct LabelText {
   bool ok = false;
-  std::string text;   // the label, or what was found instead
+  std::string text;  // the label, or what was found instead
 };
 LabelText label_text(const Json& value);
 

@@ -24,10 +24,12 @@ struct Ragged<T>::Spill {
   Spill() {
     std::error_code problem;
     folder = std::filesystem::temp_directory_path(problem).string();
-    GRAFT_CHECK(disk, !problem, "there is no folder for temporary files: {}; set TMPDIR to one with free space", problem.message());
+    GRAFT_CHECK(disk, !problem, "there is no folder for temporary files: {}; set TMPDIR to one with free space",
+                problem.message());
     auto name = folder + "/graft-rows-XXXXXX";
     descriptor = mkstemp(name.data());
-    GRAFT_CHECK(disk, descriptor >= 0, "{}: no temporary file can be made there: {}; set TMPDIR to a folder with free space", folder,
+    GRAFT_CHECK(disk, descriptor >= 0,
+                "{}: no temporary file can be made there: {}; set TMPDIR to a folder with free space", folder,
                 std::strerror(errno));
     unlink(name.c_str());
   }
@@ -42,11 +44,14 @@ struct Ragged<T>::Spill {
     if (bytes <= capacity) return;
     const uint64_t wanted = std::max({bytes, capacity + capacity / 2, uint64_t{1} << 20});
     const int problem = posix_fallocate(descriptor, 0, static_cast<off_t>(wanted));
-    GRAFT_CHECK(disk, problem == 0, "{}: {} bytes for rows that do not fit in memory cannot be reserved there: {}; free space, or set "
-                "TMPDIR to a folder that has it", folder, wanted, std::strerror(problem));
+    GRAFT_CHECK(disk, problem == 0,
+                "{}: {} bytes for rows that do not fit in memory cannot be reserved there: {}; free space, or set "
+                "TMPDIR to a folder that has it",
+                folder, wanted, std::strerror(problem));
     void* mapped = values ? mremap(values, capacity, wanted, MREMAP_MAYMOVE)
                           : mmap(nullptr, wanted, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
-    GRAFT_CHECK(memory, mapped != MAP_FAILED, "{} bytes of rows cannot be mapped: {}; raise the limit on address space (ulimit -v)", wanted,
+    GRAFT_CHECK(memory, mapped != MAP_FAILED,
+                "{} bytes of rows cannot be mapped: {}; raise the limit on address space (ulimit -v)", wanted,
                 std::strerror(errno));
     values = static_cast<T*>(mapped);
     capacity = wanted;

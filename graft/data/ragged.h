@@ -24,9 +24,7 @@ class Ragged {
   /// All values of all rows.
   uint64_t total() const { return offsets_.back(); }
   /// The row as text (T = char).
-  std::string_view text(int64_t row) const
-    requires std::is_same_v<T, char>
-  {
+  std::string_view text(int64_t row) const requires std::is_same_v<T, char> {
     const auto r = (*this)[row];
     return {r.data(), r.size()};
   }

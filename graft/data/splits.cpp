@@ -30,13 +30,15 @@ std::vector<int64_t> shares(const std::vector<int64_t>& sizes, const std::vector
   std::vector<int64_t> taken(sizes.size());
   std::vector<std::pair<double, size_t>> remainders;
   for (size_t i = 0; i < sizes.size(); ++i) {
-    const double exact = rows ? static_cast<double>(total) * static_cast<double>(sizes[i]) / static_cast<double>(rows) : 0;
+    const double exact =
+        rows ? static_cast<double>(total) * static_cast<double>(sizes[i]) / static_cast<double>(rows) : 0;
     taken[i] = std::min(static_cast<int64_t>(exact), most[i]);
     remainders.emplace_back(exact - static_cast<double>(taken[i]), i);
   }
   int64_t left = total;
   for (const auto count : taken) left -= count;
-  std::stable_sort(remainders.begin(), remainders.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+  std::stable_sort(remainders.begin(), remainders.end(),
+                   [](const auto& a, const auto& b) { return a.first > b.first; });
   for (bool moved = true; left > 0 && moved;) {
     moved = false;
     for (const auto& [remainder, i] : remainders)
@@ -70,7 +72,8 @@ std::vector<Part> split_single_rows(const std::vector<int64_t>& strata, SplitSiz
 
 }  // namespace
 
-std::vector<Part> split_rows(const std::vector<int64_t>& strata, const std::vector<uint64_t>& groups, SplitSizes sizes, uint64_t seed) {
+std::vector<Part> split_rows(const std::vector<int64_t>& strata, const std::vector<uint64_t>& groups, SplitSizes sizes,
+                             uint64_t seed) {
   if (groups.empty()) return split_single_rows(strata, sizes, seed);
   std::map<uint64_t, Rows> members;
   for (size_t row = 0; row < groups.size(); ++row) members[groups[row]].push_back(static_cast<int64_t>(row));
@@ -88,7 +91,8 @@ std::vector<Part> split_rows(const std::vector<int64_t>& strata, const std::vect
     if (room < (size + 1) / 2) continue;
     std::map<int64_t, int64_t> taken;
     for (const auto row : rows) ++taken[strata[row]];
-    if (std::any_of(taken.begin(), taken.end(), [&](const auto& t) { return left_in_training[t.first] <= t.second; })) continue;
+    if (std::any_of(taken.begin(), taken.end(), [&](const auto& t) { return left_in_training[t.first] <= t.second; }))
+      continue;
     for (const auto& [stratum, count] : taken) left_in_training[stratum] -= count;
     for (const auto row : rows) parts[row] = &room == &validation ? Part::validation : Part::test;
     room -= size;
@@ -112,7 +116,8 @@ std::vector<int64_t> sample_rows(const std::vector<int64_t>& strata, int64_t cou
     }
   const auto more = shares(counts, most, count);
   Rows sample;
-  for (size_t i = 0; i < shuffled.size(); ++i) sample.insert(sample.end(), shuffled[i].begin(), shuffled[i].begin() + least[i] + more[i]);
+  for (size_t i = 0; i < shuffled.size(); ++i)
+    sample.insert(sample.end(), shuffled[i].begin(), shuffled[i].begin() + least[i] + more[i]);
   std::sort(sample.begin(), sample.end());
   return sample;
 }

@@ -37,7 +37,8 @@ int64_t repeated(const std::vector<Key>& keys) {
 
 /// Rows of `keys` that are in `others` too.
 int64_t shared(const std::vector<Key>& keys, const std::vector<Key>& others) {
-  return std::count_if(keys.begin(), keys.end(), [&](const Key& key) { return std::binary_search(others.begin(), others.end(), key); });
+  return std::count_if(keys.begin(), keys.end(),
+                       [&](const Key& key) { return std::binary_search(others.begin(), others.end(), key); });
 }
 
 int64_t characters(std::string_view text) {
@@ -47,7 +48,8 @@ int64_t characters(std::string_view text) {
 Json lengths_of(const Examples& examples) {
   std::vector<int64_t> lengths;
   for (int64_t row = 0; row < examples.size(); ++row)
-    lengths.push_back(characters(examples.texts.text(row)) + (examples.pairs.empty() ? 0 : characters(examples.pairs.text(row))));
+    lengths.push_back(characters(examples.texts.text(row)) +
+                      (examples.pairs.empty() ? 0 : characters(examples.pairs.text(row))));
   std::sort(lengths.begin(), lengths.end());
   const auto at = [&](double part) {  // nearest rank
     const auto rank = static_cast<size_t>(std::ceil(part * static_cast<double>(lengths.size())));
@@ -64,7 +66,9 @@ Json classes_of(const Examples& examples, const std::vector<std::string>& names)
   const auto all = examples.labels.empty() ? examples.label_sets.total() : examples.labels.size();
   auto classes = Json::array();
   for (size_t i = 0; i < names.size(); ++i)
-    classes.push_back({{"name", names[i]}, {"count", counts[i]}, {"share", all ? static_cast<double>(counts[i]) / static_cast<double>(all) : 0.0}});
+    classes.push_back({{"name", names[i]},
+                       {"count", counts[i]},
+                       {"share", all ? static_cast<double>(counts[i]) / static_cast<double>(all) : 0.0}});
   return classes;
 }
 
@@ -89,21 +93,25 @@ std::string split_text(const std::string& name, const Json& split) {
   if (const auto count = split["duplicates"].get<int64_t>()) text += fmt::format(", {} repeat another", count);
   if (split.contains("characters")) {
     const auto& c = split["characters"];
-    text += fmt::format("; characters: {} to {}, median {}, 95 % up to {}", c["min"].dump(), c["max"].dump(), c["median"].dump(), c["percentile_95"].dump());
+    text += fmt::format("; characters: {} to {}, median {}, 95 % up to {}", c["min"].dump(), c["max"].dump(),
+                        c["median"].dump(), c["percentile_95"].dump());
   }
   text += "\n";
   if (split.contains("values"))
-    text += fmt::format("  values: {} to {}, mean {:.4g}\n", split["values"]["min"].dump(), split["values"]["max"].dump(), split["values"]["mean"].get<double>());
+    text += fmt::format("  values: {} to {}, mean {:.4g}\n", split["values"]["min"].dump(),
+                        split["values"]["max"].dump(), split["values"]["mean"].get<double>());
   if (!split.contains("classes")) return text;
   for (const auto& c : split["classes"])
-    text += fmt::format("  {:>8}  {:5.1f} %  {}\n", c["count"].get<int64_t>(), 100 * c["share"].get<double>(), c["name"].get<std::string>());
+    text += fmt::format("  {:>8}  {:5.1f} %  {}\n", c["count"].get<int64_t>(), 100 * c["share"].get<double>(),
+                        c["name"].get<std::string>());
   return text;
 }
 
 }  // namespace
 
 Json summary(const Dataset& dataset) {
-  const auto train = sorted_keys(dataset.train), validation = sorted_keys(dataset.validation), test = sorted_keys(dataset.test);
+  const auto train = sorted_keys(dataset.train), validation = sorted_keys(dataset.validation),
+             test = sorted_keys(dataset.test);
   const auto& names = dataset.label_names;
   return {{"task", dataset.task},
           {"labels", names.size()},
@@ -111,8 +119,10 @@ Json summary(const Dataset& dataset) {
            {{"train", split_summary(dataset.train, names, repeated(train))},
             {"validation", split_summary(dataset.validation, names, repeated(validation))},
             {"test", split_summary(dataset.test, names, repeated(test))}}},
-          {"shared", {{"validation_with_train", shared(validation, train)}, {"test_with_train", shared(test, train)},
-                      {"test_with_validation", shared(test, validation)}}},
+          {"shared",
+           {{"validation_with_train", shared(validation, train)},
+            {"test_with_train", shared(test, train)},
+            {"test_with_validation", shared(test, validation)}}},
           {"skipped", {{"count", dataset.skipped.count}, {"first", dataset.skipped.first}}},
           {"files", dataset.files},
           {"hash", dataset.hash}};
@@ -122,13 +132,15 @@ std::string summary_text(const Json& summary) {
   auto text = fmt::format("{}, {} labels\n", summary["task"].get<std::string>(), summary["labels"].get<int64_t>());
   for (const auto& [name, split] : summary["splits"].items())
     if (split["rows"] != 0) text += split_text(name, split);
-  const std::pair<const char*, const char*> pairs[] = {{"validation_with_train", "validation rows are in train too; the validation score will be too good"},
-                                                       {"test_with_train", "test rows are in train too; the test score will be too good"},
-                                                       {"test_with_validation", "test rows are in validation too"}};
+  const std::pair<const char*, const char*> pairs[] = {
+      {"validation_with_train", "validation rows are in train too; the validation score will be too good"},
+      {"test_with_train", "test rows are in train too; the test score will be too good"},
+      {"test_with_validation", "test rows are in validation too"}};
   for (const auto& [key, sentence] : pairs)
     if (const auto count = summary["shared"][key].get<int64_t>()) text += fmt::format("{} {}\n", count, sentence);
   if (const auto count = summary["skipped"]["count"].get<int64_t>())
-    text += fmt::format("{} rows were skipped; the first: {}\n", count, summary["skipped"]["first"][0].get<std::string>());
+    text +=
+        fmt::format("{} rows were skipped; the first: {}\n", count, summary["skipped"]["first"][0].get<std::string>());
   return text;
 }
 

@@ -10,11 +10,13 @@ namespace graft::data {
 
 ByteReader::ByteReader(const fs::path& file) : file_(file), in_(file, std::ios::binary), buffer_(1 << 18) {
   GRAFT_CHECK(data, fs::exists(file), "{}: there is no such file; check the path", file.string());
-  GRAFT_CHECK(data, fs::is_regular_file(file) && in_, "{}: cannot be read as a file; check its kind and permissions", file.string());
+  GRAFT_CHECK(data, fs::is_regular_file(file) && in_, "{}: cannot be read as a file; check its kind and permissions",
+              file.string());
   fill();
   const std::string_view start(buffer_.data(), size_);
   GRAFT_CHECK(data, !start.starts_with("\xff\xfe") && !start.starts_with("\xfe\xff"),
-              "{}: expected UTF-8, found UTF-16 (byte-order mark); convert it: iconv -f UTF-16 -t UTF-8", file.string());
+              "{}: expected UTF-8, found UTF-16 (byte-order mark); convert it: iconv -f UTF-16 -t UTF-8",
+              file.string());
   if (start.starts_with("\xef\xbb\xbf")) at_ = 3;
 }
 
@@ -57,8 +59,9 @@ void RowGuard::run(const std::function<void()>& work) {
 void RowGuard::check_utf8(const std::string& bytes, int64_t row) const {
   size_t bad = 0;
   if (is_utf8(bytes, &bad)) return;
-  fail_row(file, row, "", fmt::format("expected UTF-8, found the byte 0x{:02x} at byte {} of the row; save the file as UTF-8",
-                                      static_cast<unsigned char>(bytes[bad]), bad + 1));
+  fail_row(file, row, "",
+           fmt::format("expected UTF-8, found the byte 0x{:02x} at byte {} of the row; save the file as UTF-8",
+                       static_cast<unsigned char>(bytes[bad]), bad + 1));
 }
 
 void RowGuard::fail_long(int64_t row, const std::string& hint) const {
@@ -88,8 +91,9 @@ void read_json_lines(ByteReader& bytes, RowGuard& guard, const UseRow& use) {
     try {
       return Json::parse(line);
     } catch (const Json::parse_error& e) {
-      fail_row(guard.file, row, "", fmt::format("expected one JSON object a line, found text that is not JSON at byte {}: {}", e.byte,
-                                                excerpt(line, 40)));
+      fail_row(guard.file, row, "",
+               fmt::format("expected one JSON object a line, found text that is not JSON at byte {}: {}", e.byte,
+                           excerpt(line, 40)));
     }
   };
   for (auto row = bytes.line(); bytes.next_line(line, guard.max_row_bytes, too_long); row = bytes.line()) {
@@ -99,8 +103,9 @@ void read_json_lines(ByteReader& bytes, RowGuard& guard, const UseRow& use) {
       guard.check_utf8(line, row);
       auto cells = parsed(row);
       if (!cells.is_object())
-        fail_row(guard.file, row, "", fmt::format("expected one JSON object a line, found {} {}; `jq -c '.[]'` turns an array into lines",
-                                                  cells.is_array() ? "an" : "a", cells.type_name()));
+        fail_row(guard.file, row, "",
+                 fmt::format("expected one JSON object a line, found {} {}; `jq -c '.[]'` turns an array into lines",
+                             cells.is_array() ? "an" : "a", cells.type_name()));
       use({row, std::move(cells)});
     });
   }
@@ -108,7 +113,8 @@ void read_json_lines(ByteReader& bytes, RowGuard& guard, const UseRow& use) {
 
 SkippedRows for_each_row(const fs::path& file, BadRows bad_rows, const UseRow& use, int64_t max_row_bytes) {
   auto extension = file.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::transform(extension.begin(), extension.end(), extension.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
   RowGuard guard(file, bad_rows, max_row_bytes);
   ByteReader bytes(file);
   if (extension == ".jsonl" || extension == ".ndjson" || extension == ".json") {
@@ -118,8 +124,10 @@ SkippedRows for_each_row(const fs::path& file, BadRows bad_rows, const UseRow& u
   } else if (extension == ".txt") {
     read_text_lines(bytes, guard, use);
   } else {
-    fail(Kind::data, "{}: expected a file that ends in .jsonl, .ndjson, .json, .csv, .tsv or .txt, found `{}`; rename or convert it",
-         file.string(), extension);
+    fail(
+        Kind::data,
+        "{}: expected a file that ends in .jsonl, .ndjson, .json, .csv, .tsv or .txt, found `{}`; rename or convert it",
+        file.string(), extension);
   }
   return std::move(guard.skipped);
 }

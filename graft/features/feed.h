@@ -15,7 +15,8 @@ class Feed {
 
   /// What enters block `boundary` of the chain, without gradient: from its store, from the nearest store before it
   /// and the blocks between, or from the inputs.
-  models::Activations enter(const std::string& chain, int64_t boundary, const std::vector<int64_t>& examples, const models::Reads& reads) const;
+  models::Activations enter(const std::string& chain, int64_t boundary, const std::vector<int64_t>& examples,
+                            const models::Reads& reads) const;
 
   /// Rows that an example costs behind the boundary, for batches of like length.
   int64_t rows(const std::string& chain, int64_t boundary, int64_t example) const;

@@ -8,11 +8,11 @@ namespace graft::features {
 
 struct StoreOptions {
   bool enabled = true;
-  double budget_gb = 20;             // disk for stored activations
+  double budget_gb = 20;              // disk for stored activations
   std::string precision = "float32";  // float32, bfloat16 or float16
-  std::string folder;                // shared between runs; empty: in the run's own folder
-  int64_t capture_tokens = 4096;     // rows of a capture batch
-  int64_t units_ahead = 2;           // boundaries of coming unfreezings that one pass stores
+  std::string folder;                 // shared between runs; empty: in the run's own folder
+  int64_t capture_tokens = 4096;      // rows of a capture batch
+  int64_t units_ahead = 2;            // boundaries of coming unfreezings that one pass stores
 
   template <class Visitor>
   void visit(Visitor&& field) {

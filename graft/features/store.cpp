@@ -21,7 +21,8 @@ using torch::Tensor;
 torch::Dtype stored_type(const StoreOptions& options) {
   if (options.precision == "bfloat16") return torch::kBFloat16;
   if (options.precision == "float16") return torch::kFloat16;
-  GRAFT_CHECK(usage, options.precision == "float32", "features.precision: expected float32, bfloat16 or float16, found {}.", options.precision);
+  GRAFT_CHECK(usage, options.precision == "float32",
+              "features.precision: expected float32, bfloat16 or float16, found {}.", options.precision);
   return torch::kFloat32;
 }
 
@@ -51,13 +52,16 @@ struct Store::State {
     for (const auto& [name, view] : this->file.tensors) {
       if (name.ends_with(".starts")) continue;
       const auto found = this->file.tensors.find(name + ".starts");
-      check(found != this->file.tensors.end() && found->second.dtype == io::DType::i64 && found->second.shape.size() == 1 &&
-            found->second.shape[0] > 0 && !view.shape.empty(), file);
+      check(found != this->file.tensors.end() && found->second.dtype == io::DType::i64 &&
+                found->second.shape.size() == 1 && found->second.shape[0] > 0 && !view.shape.empty(),
+            file);
       Part part;
       part.starts.resize(found->second.shape[0]);
       std::memcpy(part.starts.data(), found->second.data, part.starts.size() * sizeof(int64_t));
-      check(part.starts.front() == 0 && std::is_sorted(part.starts.begin(), part.starts.end()) && part.starts.back() == view.shape[0] &&
-            (parts.empty() || parts.begin()->second.starts.size() == part.starts.size()), file);
+      check(part.starts.front() == 0 && std::is_sorted(part.starts.begin(), part.starts.end()) &&
+                part.starts.back() == view.shape[0] &&
+                (parts.empty() || parts.begin()->second.starts.size() == part.starts.size()),
+            file);
       part.view = &view;
       parts[name] = std::move(part);
     }
@@ -65,7 +69,8 @@ struct Store::State {
   }
 
   static void check(bool sound, const fs::path& file) {
-    GRAFT_CHECK(data, sound, "{}: is no store of activations, or a damaged one. Remove it; graft makes it again.", file.string());
+    GRAFT_CHECK(data, sound, "{}: is no store of activations, or a damaged one. Remove it; graft makes it again.",
+                file.string());
   }
 
   struct Part {
@@ -115,7 +120,8 @@ Activations Store::read(const std::vector<int64_t>& examples, torch::Device devi
 std::vector<std::vector<int64_t>> batches_by_length(const Inputs& inputs, int64_t tokens) {
   std::vector<int64_t> order(inputs.size());
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return inputs.length(a) < inputs.length(b); });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int64_t a, int64_t b) { return inputs.length(a) < inputs.length(b); });
   std::vector<std::vector<int64_t>> batches;
   int64_t rows = 0;
   for (const auto example : order) {
@@ -144,7 +150,8 @@ std::vector<std::string> upstream_read(const models::Model& model, const std::st
 }
 
 /// What enters block 0, with the outputs of upstream chains that the blocks before the boundary read.
-Activations chain_inputs(models::Model& model, const std::string& chain, int64_t boundary, const Inputs& inputs, const std::vector<int64_t>& examples) {
+Activations chain_inputs(models::Model& model, const std::string& chain, int64_t boundary, const Inputs& inputs,
+                         const std::vector<int64_t>& examples) {
   auto x = inputs.batch(chain, examples);
   for (const auto& up : upstream_read(model, chain, boundary)) {
     const auto end = static_cast<int64_t>(model.chain(up).blocks.size());
@@ -155,8 +162,8 @@ Activations chain_inputs(models::Model& model, const std::string& chain, int64_t
 
 }  // namespace
 
-std::string store_key(const models::Model& model, const std::string& chain, int64_t boundary, const models::Reads& reads,
-                      const Inputs& inputs, const StoreOptions& options) {
+std::string store_key(const models::Model& model, const std::string& chain, int64_t boundary,
+                      const models::Reads& reads, const Inputs& inputs, const StoreOptions& options) {
   Sha256 hash;
   const auto& c = model.chain(chain);
   std::set<std::string> groups;
@@ -175,8 +182,8 @@ std::string store_key(const models::Model& model, const std::string& chain, int6
   for (const auto& item : model.parameters_by_key()) add(item.key(), item.value());
   for (const auto& item : model.buffers_by_key()) add(item.key(), item.value());
   const bool at_end = boundary == static_cast<int64_t>(c.blocks.size());
-  hash.update(fmt::format("{} {} {} {} {} {} {}", chain, boundary, at_end ? static_cast<int>(reads.where) : -1, inputs.hash(),
-                          options.precision, options.capture_tokens, at::get_num_threads()));
+  hash.update(fmt::format("{} {} {} {} {} {} {}", chain, boundary, at_end ? static_cast<int>(reads.where) : -1,
+                          inputs.hash(), options.precision, options.capture_tokens, at::get_num_threads()));
   return hash.hex().substr(0, 32);
 }
 
@@ -185,8 +192,8 @@ namespace {
 /// One store in the making. Row counts are known before the pass, so the file is laid out first and filled in any order.
 class Writer {
  public:
-  Writer(const fs::path& target, int64_t examples, const std::map<std::string, const Rows*>& probe, const std::map<std::string, std::vector<int64_t>>& starts,
-         torch::Dtype type)
+  Writer(const fs::path& target, int64_t examples, const std::map<std::string, const Rows*>& probe,
+         const std::map<std::string, std::vector<int64_t>>& starts, torch::Dtype type)
       : file_(target) {
     Json header = Json::object();
     uint64_t offset = 0;
@@ -202,12 +209,15 @@ class Writer {
       shape.insert(shape.begin(), static_cast<int64_t>(column.starts.back()));
       column.offset = offset;
       offset += column.starts.back() * column.row_bytes;
-      header[name] = {{"dtype", io::dtype_name(models::file_type(column.type))}, {"shape", shape}, {"data_offsets", {column.offset, offset}}};
+      header[name] = {{"dtype", io::dtype_name(models::file_type(column.type))},
+                      {"shape", shape},
+                      {"data_offsets", {column.offset, offset}}};
       columns_[name] = std::move(column);
     }
     for (auto& [name, column] : columns_) {
       starts_offset_[name] = offset;
-      header[name + ".starts"] = {{"dtype", "I64"}, {"shape", {examples + 1}}, {"data_offsets", {offset, offset + 8 * (examples + 1)}}};
+      header[name + ".starts"] = {
+          {"dtype", "I64"}, {"shape", {examples + 1}}, {"data_offsets", {offset, offset + 8 * (examples + 1)}}};
       offset += 8 * (examples + 1);
     }
     auto text = header.dump();
@@ -218,7 +228,8 @@ class Writer {
     base_ = 8 + size;
     file_.reserve(base_ + offset);
     for (auto& [name, column] : columns_)
-      file_.write_at(base_ + starts_offset_[name], {reinterpret_cast<const char*>(column.starts.data()), column.starts.size() * 8});
+      file_.write_at(base_ + starts_offset_[name],
+                     {reinterpret_cast<const char*>(column.starts.data()), column.starts.size() * 8});
   }
 
   void put(const std::vector<int64_t>& examples, const std::map<std::string, const Rows*>& parts) {
@@ -227,8 +238,9 @@ class Writer {
       const auto values = rows->values.detach().to(torch::kCPU, column.type).contiguous();
       const auto* bytes = static_cast<const char*>(values.const_data_ptr());
       for (size_t i = 0; i < examples.size(); ++i) {
-        GRAFT_ASSERT(rows->lengths[i] == static_cast<int64_t>(column.starts[examples[i] + 1] - column.starts[examples[i]]),
-                     "{}: example {} has {} rows", name, examples[i], rows->lengths[i]);
+        GRAFT_ASSERT(
+            rows->lengths[i] == static_cast<int64_t>(column.starts[examples[i] + 1] - column.starts[examples[i]]),
+            "{}: example {} has {} rows", name, examples[i], rows->lengths[i]);
         const auto size = rows->lengths[i] * column.row_bytes;
         file_.write_at(base_ + column.offset + column.starts[examples[i]] * column.row_bytes, {bytes, size});
         bytes += size;
@@ -260,7 +272,8 @@ std::vector<std::string> stored_slots(const models::Model& model, const std::str
 
 /// First row of each example for each part. Parts whose rows follow the length of the input (hidden states before the
 /// end of the chain) are told by a probe of two examples; others have the probe's own count for every example.
-std::map<std::string, std::vector<int64_t>> row_starts(const std::string& chain, const Inputs& inputs, const std::map<std::string, const Rows*>& probe,
+std::map<std::string, std::vector<int64_t>> row_starts(const std::string& chain, const Inputs& inputs,
+                                                       const std::map<std::string, const Rows*>& probe,
                                                        const std::vector<int64_t>& probed) {
   std::map<std::string, std::vector<int64_t>> starts;
   for (const auto& [name, rows] : probe) {
@@ -289,7 +302,8 @@ struct Plan {
   uint64_t bytes = 0;
 };
 
-Plan plan_store(models::Model& model, const std::string& chain, int64_t boundary, const models::Reads& reads, const Inputs& inputs, torch::Dtype type) {
+Plan plan_store(models::Model& model, const std::string& chain, int64_t boundary, const models::Reads& reads,
+                const Inputs& inputs, torch::Dtype type) {
   const auto examples = telling_examples(chain, inputs);
   Plan plan{.boundary = boundary};
   const FrozenPass pass(model);
@@ -306,13 +320,14 @@ Plan plan_store(models::Model& model, const std::string& chain, int64_t boundary
 
 }  // namespace
 
-uint64_t store_bytes(models::Model& model, const std::string& chain, int64_t boundary, const Inputs& inputs, const StoreOptions& options) {
+uint64_t store_bytes(models::Model& model, const std::string& chain, int64_t boundary, const Inputs& inputs,
+                     const StoreOptions& options) {
   return plan_store(model, chain, boundary, model.head->reads(), inputs, stored_type(options)).bytes;
 }
 
 CaptureResult capture(models::Model& model, const std::string& chain, const std::vector<int64_t>& boundaries,
-                      const models::Reads& reads, const Inputs& inputs, const fs::path& folder, const StoreOptions& options,
-                      const std::function<void(int64_t, int64_t)>& progress) {
+                      const models::Reads& reads, const Inputs& inputs, const fs::path& folder,
+                      const StoreOptions& options, const std::function<void(int64_t, int64_t)>& progress) {
   CaptureResult result;
   result.stores.resize(boundaries.size());
   if (!options.enabled || inputs.size() == 0) return result;
@@ -330,8 +345,10 @@ CaptureResult capture(models::Model& model, const std::string& chain, const std:
   for (const auto i : by_worth) {
     auto plan = plan_store(model, chain, boundaries[i], reads, inputs, type);
     if (static_cast<double>(spent + plan.bytes) > options.budget_gb * 1e9) {
-      result.notes.push_back(fmt::format("boundary {} of {} would take {:.1f} GB of the {:.1f} GB that features.budget_gb allows; it is recomputed in each epoch",
-                                         boundaries[i], chain, plan.bytes / 1e9, options.budget_gb));
+      result.notes.push_back(
+          fmt::format("boundary {} of {} would take {:.1f} GB of the {:.1f} GB that features.budget_gb allows; it is "
+                      "recomputed in each epoch",
+                      boundaries[i], chain, plan.bytes / 1e9, options.budget_gb));
       continue;
     }
     spent += plan.bytes;
@@ -344,10 +361,12 @@ CaptureResult capture(models::Model& model, const std::string& chain, const std:
   uint64_t needed = 0;
   for (const auto& item : missing) needed += item.second.bytes;
   io::require_space(folder, needed, "stored activations");
-  std::sort(missing.begin(), missing.end(), [](const auto& a, const auto& b) { return a.second.boundary < b.second.boundary; });
+  std::sort(missing.begin(), missing.end(),
+            [](const auto& a, const auto& b) { return a.second.boundary < b.second.boundary; });
   std::vector<std::unique_ptr<Writer>> writers;
   for (const auto& [i, plan] : missing)
-    writers.push_back(std::make_unique<Writer>(plan.file, inputs.size(), parts_of(plan.probe, stored_slots(model, chain, plan.boundary)), plan.starts, type));
+    writers.push_back(std::make_unique<Writer>(
+        plan.file, inputs.size(), parts_of(plan.probe, stored_slots(model, chain, plan.boundary)), plan.starts, type));
 
   const FrozenPass pass(model);
   int64_t done = 0;

@@ -31,11 +31,12 @@ class Store {
 };
 
 /// What decides the values at a boundary: weights of the blocks before it, inputs, precision, batch plan.
-std::string store_key(const models::Model& model, const std::string& chain, int64_t boundary, const models::Reads& reads,
-                      const Inputs& inputs, const StoreOptions& options);
+std::string store_key(const models::Model& model, const std::string& chain, int64_t boundary,
+                      const models::Reads& reads, const Inputs& inputs, const StoreOptions& options);
 
 /// Bytes that a store at this boundary takes, from lengths alone; a probe of one example tells the widths.
-uint64_t store_bytes(models::Model& model, const std::string& chain, int64_t boundary, const Inputs& inputs, const StoreOptions& options);
+uint64_t store_bytes(models::Model& model, const std::string& chain, int64_t boundary, const Inputs& inputs,
+                     const StoreOptions& options);
 
 struct CaptureResult {
   std::vector<std::optional<Store>> stores;  // one a boundary; nullopt when over budget or off
@@ -47,8 +48,8 @@ struct CaptureResult {
 /// The last boundary may be the chain's end; there only what `reads` names is stored.
 /// Frozen blocks run in evaluation mode without gradient. `progress(done, total)` in examples.
 CaptureResult capture(models::Model& model, const std::string& chain, const std::vector<int64_t>& boundaries,
-                      const models::Reads& reads, const Inputs& inputs, const fs::path& folder, const StoreOptions& options,
-                      const std::function<void(int64_t, int64_t)>& progress = {});
+                      const models::Reads& reads, const Inputs& inputs, const fs::path& folder,
+                      const StoreOptions& options, const std::function<void(int64_t, int64_t)>& progress = {});
 
 /// Examples in batches of at most `tokens` rows, sorted by length; a function of the lengths alone.
 std::vector<std::vector<int64_t>> batches_by_length(const Inputs& inputs, int64_t tokens);

@@ -38,7 +38,8 @@ std::vector<int32_t> first_token_of_words(std::string_view text, const data::Enc
 
 TextInputs::TextInputs(const models::Model& model, int64_t max_length) : model_(model), max_length_(max_length) {}
 
-void TextInputs::add(const data::Tokenizer& tokenizer, const data::Ragged<char>& texts, const data::Ragged<char>& pairs) {
+void TextInputs::add(const data::Tokenizer& tokenizer, const data::Ragged<char>& texts,
+                     const data::Ragged<char>& pairs) {
   data::Tokenizer::Options options;
   options.max_length = max_length_;
   options.details = keep_words;
@@ -91,7 +92,8 @@ models::Activations text_batch(const models::Model& model, const std::vector<std
     lengths.push_back(static_cast<int64_t>(row.size()));
     total += lengths.back();
   }
-  const auto id = torch::empty({total}, torch::kInt64), type = torch::empty({total}, torch::kInt64), position = torch::empty({total}, torch::kInt64);
+  const auto id = torch::empty({total}, torch::kInt64), type = torch::empty({total}, torch::kInt64),
+             position = torch::empty({total}, torch::kInt64);
   int64_t start = 0;
   for (size_t i = 0; i < ids.size(); ++i) {
     std::copy(ids[i].begin(), ids[i].end(), id.data_ptr<int64_t>() + start);

@@ -39,9 +39,11 @@ struct UnfreezeOptions {
     field("epochs", epochs, "epochs after each unfreezing");
     field("patience_units", patience_units, "unfreezings without improvement before it stops; 0: never");
     field("learning_rate", learning_rate, "of the unit next to the head");
-    field("divisor", divisor, "each unit further from the head learns this many times slower (Howard & Ruder 2018, 3.2)");
+    field("divisor", divisor,
+          "each unit further from the head learns this many times slower (Howard & Ruder 2018, 3.2)");
     field("head_learning_rate", head_learning_rate, "of the head from now on");
-    field("order", order, "last_first (Howard & Ruder 2018, 3.3), or first_first for a shift in the input (Lee et al. 2022)");
+    field("order", order,
+          "last_first (Howard & Ruder 2018, 3.3), or first_first for a shift in the input (Lee et al. 2022)");
   }
 };
 
@@ -59,7 +61,8 @@ struct FullOptions {
     field("patience", patience, "epochs without improvement before it stops");
     field("learning_rate", learning_rate, "of all parameters (a low rate also keeps what the source knew)");
     field("min_examples", min_examples, "auto: fewer training examples, no full fine-tuning");
-    field("min_examples_per_group", min_examples_per_group, "auto: fewer examples per group of parameters, none either");
+    field("min_examples_per_group", min_examples_per_group,
+          "auto: fewer examples per group of parameters, none either");
   }
 };
 
@@ -72,8 +75,10 @@ struct FinetuneOptions {
 
   template <class Visitor>
   void visit(Visitor&& field) {
-    field("metric", metric, "validation metric that decides; empty: by task (accuracy, macro_f1 when a class has over 60 %)");
-    field("min_improvement", min_improvement, "smaller gains, or gains within half a bootstrap standard error, count as none");
+    field("metric", metric,
+          "validation metric that decides; empty: by task (accuracy, macro_f1 when a class has over 60 %)");
+    field("min_improvement", min_improvement,
+          "smaller gains, or gains within half a bootstrap standard error, count as none");
     field("head", head, "phase 1");
     field("unfreeze", unfreeze, "phase 2");
     field("full", full, "phase 3");

@@ -29,12 +29,12 @@ struct State {
   int64_t trial = 0;           // of the head's sweep
   int64_t best_trial = -1;
   double best_trial_metric = 0;
-  int64_t unit = 0;            // units unfrozen so far, the one in progress included
+  int64_t unit = 0;  // units unfrozen so far, the one in progress included
   int64_t units_without_gain = 0;
-  double metric = 0;           // of the best weights so far
+  double metric = 0;  // of the best weights so far
   double after_head = 0;
   bool in_phase = false;
-  double phase_seconds = 0;    // spent before an interruption
+  double phase_seconds = 0;  // spent before an interruption
 
   template <class Visitor>
   void visit(Visitor&& field) {
@@ -86,7 +86,8 @@ struct ChosenInputs final : features::Inputs {
 
 /// A sample of a split, with everything that refers to it.
 struct SampledSplit {
-  SampledSplit(const Split& all, const std::vector<int64_t>& examples) : inputs(*all.inputs, examples), targets(chosen(*all.examples, examples)) {
+  SampledSplit(const Split& all, const std::vector<int64_t>& examples)
+      : inputs(*all.inputs, examples), targets(chosen(*all.examples, examples)) {
     if (!all.first_tokens) return;
     for (const auto i : examples) first_tokens.push_back((*all.first_tokens)[i]);
     split.first_tokens = &first_tokens;
@@ -101,15 +102,20 @@ struct SampledSplit {
 
 struct Schedule::Machine {
   Machine(Setting setting, Hooks hooks)
-      : s(std::move(setting)), hooks(std::move(hooks)), train_feed(s.model, *s.train.inputs), validation_feed(s.model, *s.validation.inputs),
+      : s(std::move(setting)),
+        hooks(std::move(hooks)),
+        train_feed(s.model, *s.train.inputs),
+        validation_feed(s.model, *s.validation.inputs),
         train(s.model, train_feed, s.task, s.label_names, *s.train.examples, s.train.first_tokens),
         validation(s.model, validation_feed, s.task, s.label_names, *s.validation.examples, s.validation.first_tokens) {
     metric = s.options.metric.empty() ? train::default_metric(train.targets()) : s.options.metric;
     const auto known = train::metric_names(s.task);
-    GRAFT_CHECK(usage, std::find(known.begin(), known.end(), metric) != known.end(), "finetune.metric: `{}` is not a metric of the task {}; there are {}.", metric, s.task, listed(known));
+    GRAFT_CHECK(usage, std::find(known.begin(), known.end(), metric) != known.end(),
+                "finetune.metric: `{}` is not a metric of the task {}; there are {}.", metric, s.task, listed(known));
     for (const auto lr : s.options.head.learning_rates)
       for (const auto decay : s.options.head.weight_decays) trials.push_back({lr, decay});
-    GRAFT_CHECK(usage, !trials.empty(), "finetune.head: learning_rates and weight_decays need at least one value each.");
+    GRAFT_CHECK(usage, !trials.empty(),
+                "finetune.head: learning_rates and weight_decays need at least one value each.");
     for (const auto& chain : s.model.chains)
       for (const auto& block : chain.blocks)
         for (const auto& group : block.groups)
@@ -152,20 +158,28 @@ struct Schedule::Machine {
     }
   }
 
-  void capture_split(const std::string& chain, const std::vector<int64_t>& boundaries, const std::string& split, const features::Inputs& inputs, features::Feed& feed) {
-    const auto captured = features::capture(s.model, chain, boundaries, s.model.head->reads(), inputs, s.features_folder, s.store, [&](int64_t done, int64_t total) {
-      hooks.progress->step("computing the frozen blocks once, " + split, done, total);
-    });
+  void capture_split(const std::string& chain, const std::vector<int64_t>& boundaries, const std::string& split,
+                     const features::Inputs& inputs, features::Feed& feed) {
+    const auto captured =
+        features::capture(s.model, chain, boundaries, s.model.head->reads(), inputs, s.features_folder, s.store,
+                          [&](int64_t done, int64_t total) {
+                            hooks.progress->step("computing the frozen blocks once, " + split, done, total);
+                          });
     for (size_t i = 0; i < boundaries.size(); ++i)
       if (captured.stores[i]) feed.use(chain, boundaries[i], *captured.stores[i]);
     for (const auto& note : captured.notes) hooks.progress->line("note: " + note);
-    if (captured.seconds > 0) hooks.progress->line(fmt::format("frozen blocks computed once for {} {} examples: {:.1f} s", inputs.size(), split, captured.seconds));
+    if (captured.seconds > 0)
+      hooks.progress->line(fmt::format("frozen blocks computed once for {} {} examples: {:.1f} s", inputs.size(), split,
+                                       captured.seconds));
     capture_seconds += captured.seconds;
   }
 
   double smallest_gain(const Predictions& predictions) const {
-    const auto n = s.task == "tokens" ? static_cast<int64_t>(predictions.token_target.size()) : predictions.targets.size(0);
-    const auto interval = train::bootstrap(n, seed_of(s.seed, {"finetune", "bootstrap"}), [&](const auto& sample) { return train::metric_of(metric, predictions, sample); });
+    const auto n =
+        s.task == "tokens" ? static_cast<int64_t>(predictions.token_target.size()) : predictions.targets.size(0);
+    const auto interval = train::bootstrap(n, seed_of(s.seed, {"finetune", "bootstrap"}), [&](const auto& sample) {
+      return train::metric_of(metric, predictions, sample);
+    });
     return std::max(s.options.min_improvement, 0.5 * interval.standard_error);
   }
 
@@ -178,7 +192,8 @@ struct Schedule::Machine {
   Tensors saved_tensors() const {
     Tensors tensors;
     if (phase) tensors = phase->state_tensors();
-    else for (const auto& [key, value] : current_weights()) tensors["weights." + key] = value;
+    else
+      for (const auto& [key, value] : current_weights()) tensors["weights." + key] = value;
     for (const auto& [key, value] : best_head) tensors["sweep." + key] = value;
     return tensors;
   }
@@ -244,16 +259,18 @@ struct Schedule::Machine {
         first_step_told = true;
         if (hooks.first_step) hooks.first_step();
       }
-      hooks.progress->step(fmt::format("{}, epoch {}/{}", title, epoch + 1, phase->plan().epochs), step, steps,
-                           fmt::format("loss {:.4f}  {:.0f} examples/s", loss, steps_seen / std::max(1e-3, seconds_since(started))));
+      hooks.progress->step(
+          fmt::format("{}, epoch {}/{}", title, epoch + 1, phase->plan().epochs), step, steps,
+          fmt::format("loss {:.4f}  {:.0f} examples/s", loss, steps_seen / std::max(1e-3, seconds_since(started))));
     };
     phase_hooks.epoch_done = [&](const Json& epoch) {
       auto entry = epoch;
       entry["phase"] = phase->plan().name;
       hooks.journal("epoch", entry);
       if (quiet_epochs) return save_epoch(before, started);
-      hooks.progress->line(fmt::format("{}, epoch {}/{}: loss {:.4f}, validation {} {:.4f}{}", title, epoch["epoch"].get<int64_t>(), phase->plan().epochs,
-                                       epoch["loss"].get<double>(), metric, epoch[metric].get<double>(), epoch["best"].get<bool>() ? " *" : ""));
+      hooks.progress->line(fmt::format("{}, epoch {}/{}: loss {:.4f}, validation {} {:.4f}{}", title,
+                                       epoch["epoch"].get<int64_t>(), phase->plan().epochs, epoch["loss"].get<double>(),
+                                       metric, epoch[metric].get<double>(), epoch["best"].get<bool>() ? " *" : ""));
       save_epoch(before, started);
     };
     try {
@@ -279,8 +296,14 @@ struct Schedule::Machine {
   }
 
   void end_phase(const std::string& name, double gain, Json more = Json::object()) {
-    Json entry{{"phase", name}, {"metric", metric}, {"validation", state.metric}, {"gain", gain}, {"best_epoch", phase->state().best_epoch},
-               {"epochs", phase->state().epoch}, {"seconds", state.phase_seconds + capture_seconds}, {"capture", Json{{"seconds", capture_seconds}}}};
+    Json entry{{"phase", name},
+               {"metric", metric},
+               {"validation", state.metric},
+               {"gain", gain},
+               {"best_epoch", phase->state().best_epoch},
+               {"epochs", phase->state().epoch},
+               {"seconds", state.phase_seconds + capture_seconds},
+               {"capture", Json{{"seconds", capture_seconds}}}};
     entry.update(more);
     hooks.journal("phase_end", entry);
     result["phases"].push_back(entry);
@@ -293,7 +316,8 @@ struct Schedule::Machine {
 
   std::string trial_name(int64_t trial) const { return fmt::format("head {}", trial + 1); }
 
-  std::unique_ptr<Phase> head_phase(int64_t trial, const train::Stream& stream, const train::Stream& judged, models::Model& model, const std::string& name) const {
+  std::unique_ptr<Phase> head_phase(int64_t trial, const train::Stream& stream, const train::Stream& judged,
+                                    models::Model& model, const std::string& name) const {
     auto p = plan(name, {"head"});
     p.learning_rates["head"] = trials[trial].learning_rate;
     p.weight_decay = trials[trial].weight_decay;
@@ -305,7 +329,8 @@ struct Schedule::Machine {
   }
 
   void head() {
-    hooks.progress->title(fmt::format("Phase 1: the head only ({} settings of learning rate and weight decay)", trials.size()));
+    hooks.progress->title(
+        fmt::format("Phase 1: the head only ({} settings of learning rate and weight decay)", trials.size()));
     s.model.unfreeze_only({"head"});
     capture_for(0, s.store.units_ahead);
     quiet_epochs = trials.size() > 1;
@@ -316,11 +341,17 @@ struct Schedule::Machine {
         phase = head_phase(state.trial, train, validation, s.model, trial_name(state.trial));
         state.in_phase = true;
       }
-      run_phase(fmt::format("head, lr {:g}, decay {:g}", trials[state.trial].learning_rate, trials[state.trial].weight_decay));
+      run_phase(fmt::format("head, lr {:g}, decay {:g}", trials[state.trial].learning_rate,
+                            trials[state.trial].weight_decay));
       const double value = phase->state().best;
       const bool best = state.best_trial < 0 || sign() * (value - state.best_trial_metric) > 0;
-      hooks.journal("trial", {{"learning_rate", trials[state.trial].learning_rate}, {"weight_decay", trials[state.trial].weight_decay}, {metric, value}, {"best", best}});
-      hooks.progress->line(fmt::format("head, lr {:g}, decay {:g}: validation {} {:.4f}{}", trials[state.trial].learning_rate, trials[state.trial].weight_decay, metric, value, best ? " *" : ""));
+      hooks.journal("trial", {{"learning_rate", trials[state.trial].learning_rate},
+                              {"weight_decay", trials[state.trial].weight_decay},
+                              {metric, value},
+                              {"best", best}});
+      hooks.progress->line(fmt::format("head, lr {:g}, decay {:g}: validation {} {:.4f}{}",
+                                       trials[state.trial].learning_rate, trials[state.trial].weight_decay, metric,
+                                       value, best ? " *" : ""));
       if (best) {
         state.best_trial = state.trial;
         state.best_trial_metric = value;
@@ -337,7 +368,8 @@ struct Schedule::Machine {
     put(best_head);
     state.metric = state.after_head = state.best_trial_metric;
     const auto& best = trials[state.best_trial];
-    end_phase("head", 0, {{"learning_rate", best.learning_rate}, {"weight_decay", best.weight_decay}, {"trials", trials.size()}});
+    end_phase("head", 0,
+              {{"learning_rate", best.learning_rate}, {"weight_decay", best.weight_decay}, {"trials", trials.size()}});
     if (s.options.head.verdict) judge();
     best_head.clear();
     state.stage = max_units() > 0 ? "unfreeze" : "full";
@@ -352,14 +384,17 @@ struct Schedule::Machine {
   }
 
   /// The head, trained with the same settings on a sample's features; over the sampled validation examples.
-  Predictions trained_on_sample(models::Model& model, const SampledSplit& some, const SampledSplit& judged, const std::string& name) {
+  Predictions trained_on_sample(models::Model& model, const SampledSplit& some, const SampledSplit& judged,
+                                const std::string& name) {
     model.unfreeze_only({"head"});
     features::Feed feed(model, some.inputs), judged_feed(model, judged.inputs);
     for (const auto& chain : model.chains) {
       const auto end = static_cast<int64_t>(chain.blocks.size());
-      for (const auto& [inputs, target] : {std::pair<const features::Inputs*, features::Feed*>{&some.inputs, &feed}, {&judged.inputs, &judged_feed}}) {
-        const auto captured = features::capture(model, chain.name, {end}, model.head->reads(), *inputs, s.features_folder, s.store,
-                                                [&](int64_t done, int64_t total) { hooks.progress->step("verdict, " + name, done, total); });
+      for (const auto& [inputs, target] :
+           {std::pair<const features::Inputs*, features::Feed*>{&some.inputs, &feed}, {&judged.inputs, &judged_feed}}) {
+        const auto captured = features::capture(
+            model, chain.name, {end}, model.head->reads(), *inputs, s.features_folder, s.store,
+            [&](int64_t done, int64_t total) { hooks.progress->step("verdict, " + name, done, total); });
         if (captured.stores[0]) target->use(chain.name, end, *captured.stores[0]);
       }
     }
@@ -385,7 +420,8 @@ struct Schedule::Machine {
   void judge() {
     const auto started = std::chrono::steady_clock::now();
     const auto pick = [&](const Split& split, const char* purpose) {
-      return SampledSplit(split, train::sample(split.inputs->size(), kVerdictExamples, seed_of(s.seed, {"finetune", "verdict", purpose})));
+      return SampledSplit(split, train::sample(split.inputs->size(), kVerdictExamples,
+                                               seed_of(s.seed, {"finetune", "verdict", purpose})));
     };
     const auto some = pick(s.train, "train"), judged = pick(s.validation, "validation");
     const auto with_features = on_features(some, judged);
@@ -393,8 +429,10 @@ struct Schedule::Machine {
     const auto with_random = trained_on_sample(*random_model, some, judged, "a random copy");
     s.model.unfreeze_only({"head"});
     features::Feed none(s.model, some.inputs);
-    const auto targets = Supervised(s.model, none, s.task, s.label_names, some.targets, some.split.first_tokens).targets();
-    auto verdict = finetune::verdict(metric, with_features, majority_predictions(targets, with_features), with_random, seed_of(s.seed, {"finetune", "verdict"}));
+    const auto targets =
+        Supervised(s.model, none, s.task, s.label_names, some.targets, some.split.first_tokens).targets();
+    auto verdict = finetune::verdict(metric, with_features, majority_predictions(targets, with_features), with_random,
+                                     seed_of(s.seed, {"finetune", "verdict"}));
     verdict["seconds"] = seconds_since(started);
     hooks.journal("verdict", verdict);
     result["verdict"] = verdict;
@@ -420,7 +458,8 @@ struct Schedule::Machine {
       if (!state.in_phase) {
         ++state.unit;
         s.model.unfreeze_only(trainable(state.unit));
-        hooks.progress->title(fmt::format("Phase 2: unfreezing {} ({} of at most {})", units[state.unit - 1], state.unit, max_units()));
+        hooks.progress->title(
+            fmt::format("Phase 2: unfreezing {} ({} of at most {})", units[state.unit - 1], state.unit, max_units()));
         capture_for(state.unit, 0);
         phase = unfreeze_phase();
         state.in_phase = true;
@@ -437,12 +476,19 @@ struct Schedule::Machine {
       const double gain = sign() * (state.metric - before);
       const bool gained = gain > needed;
       state.units_without_gain = gained ? 0 : state.units_without_gain + 1;
-      end_phase(fmt::format("unfreeze {}", state.unit), gain, {{"unit", units[state.unit - 1]}, {"needed", needed}, {"improved", gained}});
-      const bool plateau = s.options.unfreeze.patience_units > 0 && state.units_without_gain >= s.options.unfreeze.patience_units;
+      end_phase(fmt::format("unfreeze {}", state.unit), gain,
+                {{"unit", units[state.unit - 1]}, {"needed", needed}, {"improved", gained}});
+      const bool plateau =
+          s.options.unfreeze.patience_units > 0 && state.units_without_gain >= s.options.unfreeze.patience_units;
       const bool last = state.unit >= max_units();
-      const auto reason = plateau && !last ? fmt::format("{} brought {:+.4f}, less than the {:.4f} that counts: the metric has reached its plateau", units[state.unit - 1], gain, needed)
-                          : last  ? fmt::format("{} brought {:+.4f}; there is nothing more to unfreeze by the recipe", units[state.unit - 1], gain)
-                                  : fmt::format("{} brought {:+.4f} ({:.4f} counts): the next unit is unfrozen", units[state.unit - 1], gain, needed);
+      const auto reason =
+          plateau && !last
+              ? fmt::format("{} brought {:+.4f}, less than the {:.4f} that counts: the metric has reached its plateau",
+                            units[state.unit - 1], gain, needed)
+          : last ? fmt::format("{} brought {:+.4f}; there is nothing more to unfreeze by the recipe",
+                               units[state.unit - 1], gain)
+                 : fmt::format("{} brought {:+.4f} ({:.4f} counts): the next unit is unfrozen", units[state.unit - 1],
+                               gain, needed);
       hooks.journal("decision", {{"about", "unfreezing"}, {"go_on", !plateau && !last}, {"reason", reason}});
       hooks.progress->line(reason);
       if (plateau || last) break;
@@ -462,10 +508,17 @@ struct Schedule::Machine {
     bool due = o.when == "always";
     std::string reason = due ? "the recipe asks for it" : "the recipe forbids it";
     if (o.when == "auto") {
-      if (n < o.min_examples) reason = fmt::format("{} training examples are fewer than the {} that it wants", n, o.min_examples);
-      else if (n < o.min_examples_per_group * groups) reason = fmt::format("{} training examples for {} groups of parameters are fewer than {} a group", n, groups, o.min_examples_per_group);
-      else if (state.unit > 0 && gained <= s.options.min_improvement) reason = fmt::format("unfreezing brought {:+.4f} over the head alone, so deeper training is not expected to bring more", gained);
-      else due = true, reason = fmt::format("{} training examples for {} groups, and unfreezing brought {:+.4f}", n, groups, gained);
+      if (n < o.min_examples)
+        reason = fmt::format("{} training examples are fewer than the {} that it wants", n, o.min_examples);
+      else if (n < o.min_examples_per_group * groups)
+        reason = fmt::format("{} training examples for {} groups of parameters are fewer than {} a group", n, groups,
+                             o.min_examples_per_group);
+      else if (state.unit > 0 && gained <= s.options.min_improvement)
+        reason = fmt::format(
+            "unfreezing brought {:+.4f} over the head alone, so deeper training is not expected to bring more", gained);
+      else
+        due = true,
+        reason = fmt::format("{} training examples for {} groups, and unfreezing brought {:+.4f}", n, groups, gained);
     }
     hooks.journal("decision", {{"about", "full fine-tuning"}, {"go_on", due}, {"reason", reason}});
     hooks.progress->line(fmt::format("full fine-tuning: {} ({})", due ? "yes" : "no", reason));
@@ -543,7 +596,8 @@ struct Schedule::Machine {
   bool quiet_epochs = false, first_step_told = false;
 };
 
-Schedule::Schedule(Setting setting, Hooks hooks) : machine_(std::make_unique<Machine>(std::move(setting), std::move(hooks))) {}
+Schedule::Schedule(Setting setting, Hooks hooks)
+    : machine_(std::make_unique<Machine>(std::move(setting), std::move(hooks))) {}
 Schedule::~Schedule() = default;
 void Schedule::resume(const Json& state, const Tensors& tensors) { machine_->resume(state, tensors); }
 void Schedule::run() { machine_->run(); }

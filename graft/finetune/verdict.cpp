@@ -18,33 +18,49 @@ double value(const std::string& metric, const Predictions& p, const std::vector<
 
 }  // namespace
 
-Json verdict(const std::string& metric, const Predictions& head, const Predictions& majority, const Predictions& random, uint64_t seed) {
+Json verdict(const std::string& metric, const Predictions& head, const Predictions& majority, const Predictions& random,
+             uint64_t seed) {
   const auto n = examples_of(head);
   const auto against = [&](const Predictions& other) {
-    return train::bootstrap(n, seed, [&](const auto& sample) { return value(metric, head, sample) - value(metric, other, sample); });
+    return train::bootstrap(
+        n, seed, [&](const auto& sample) { return value(metric, head, sample) - value(metric, other, sample); });
   };
-  const double at_head = train::metric_of(metric, head), at_majority = train::metric_of(metric, majority), at_random = train::metric_of(metric, random);
+  const double at_head = train::metric_of(metric, head), at_majority = train::metric_of(metric, majority),
+               at_random = train::metric_of(metric, random);
   const auto over_majority = against(majority), over_random = against(random);
   const bool beats_majority = over_majority.lower > 0, beats_random = over_random.lower > 0;
   const std::string word = beats_majority && beats_random ? "useful" : beats_majority ? "weak" : "no";
 
   std::string sentence, advice;
   if (word == "useful") {
-    sentence = fmt::format("The features are useful: {} {:.3f} with them, {:.3f} with a random copy of the network, {:.3f} by always guessing the most frequent.",
-                           metric, at_head, at_random, at_majority);
+    sentence = fmt::format(
+        "The features are useful: {} {:.3f} with them, {:.3f} with a random copy of the network, {:.3f} by always "
+        "guessing the most frequent.",
+        metric, at_head, at_random, at_majority);
     advice = "Go on with this source.";
   } else if (word == "weak") {
-    sentence = fmt::format("The features are weak: {} {:.3f} is above the guess of the most frequent ({:.3f}), but not surely above a random copy of the network ({:.3f}).",
-                           metric, at_head, at_majority, at_random);
+    sentence = fmt::format(
+        "The features are weak: {} {:.3f} is above the guess of the most frequent ({:.3f}), but not surely above a "
+        "random copy of the network ({:.3f}).",
+        metric, at_head, at_majority, at_random);
     advice = "Try domain-adaptive pre-training ([adapt] corpus), or a source of a nearer domain.";
   } else {
-    sentence = fmt::format("The features are not useful yet: {} {:.3f} is not surely above the guess of the most frequent ({:.3f}).", metric, at_head, at_majority);
+    sentence = fmt::format(
+        "The features are not useful yet: {} {:.3f} is not surely above the guess of the most frequent ({:.3f}).",
+        metric, at_head, at_majority);
     advice = "Check the labels, choose a source of a nearer domain, or give more data.";
   }
   const auto interval = [](const train::Interval& i) { return Json{{"lower", i.lower}, {"upper", i.upper}}; };
-  return {{"verdict", word}, {"metric", metric}, {"head", at_head}, {"majority", at_majority}, {"random_copy", at_random},
-          {"over_majority", interval(over_majority)}, {"over_random_copy", interval(over_random)},
-          {"examples", n}, {"sentence", sentence}, {"advice", advice}};
+  return {{"verdict", word},
+          {"metric", metric},
+          {"head", at_head},
+          {"majority", at_majority},
+          {"random_copy", at_random},
+          {"over_majority", interval(over_majority)},
+          {"over_random_copy", interval(over_random)},
+          {"examples", n},
+          {"sentence", sentence},
+          {"advice", advice}};
 }
 
 Predictions majority_predictions(const Predictions& training, const Predictions& targets) {

@@ -15,7 +15,8 @@ namespace {
 constexpr std::array outer_dictionaries{"state_dict", "model_state_dict", "model"};
 
 // What training scripts leave beside the weights.
-const std::set<std::string> not_weights{"training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scheduler.bin", "scaler.pt", "rng_state.pth"};
+const std::set<std::string> not_weights{"training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt",
+                                        "scheduler.bin",     "scaler.pt",    "rng_state.pth"};
 
 bool is_safetensors(const fs::path& path) { return path.extension() == ".safetensors"; }
 
@@ -46,15 +47,17 @@ Checkpoint read_single(const fs::path& path) {
 std::map<std::string, std::string> read_index(const fs::path& path) {
   const MappedFile file(path, Kind::model);
   const auto json = nlohmann::json::parse(file.bytes(), nullptr, false);
-  const bool is_index = json.is_object() && json.contains("weight_map") && json["weight_map"].is_object() && !json["weight_map"].empty();
-  GRAFT_CHECK(model, is_index, "{}: expected JSON with a `weight_map` from tensors to files; the file is damaged, fetch it again",
+  const bool is_index =
+      json.is_object() && json.contains("weight_map") && json["weight_map"].is_object() && !json["weight_map"].empty();
+  GRAFT_CHECK(model, is_index,
+              "{}: expected JSON with a `weight_map` from tensors to files; the file is damaged, fetch it again",
               path.string());
   std::map<std::string, std::string> shards;
   for (const auto& item : json["weight_map"].items()) {
     const auto shard = item.value().is_string() ? item.value().get<std::string>() : "";
     GRAFT_CHECK(model, !shard.empty() && shard != ".." && shard.find('/') == std::string::npos,
-                "{}: tensor `{}` is said to be in {}, expected the name of a file in the same folder", path.string(), item.key(),
-                item.value().dump());
+                "{}: tensor `{}` is said to be in {}, expected the name of a file in the same folder", path.string(),
+                item.key(), item.value().dump());
     shards[item.key()] = shard;
   }
   return shards;
@@ -65,20 +68,23 @@ void check_numbering(const std::set<std::string>& shards, const fs::path& index)
   const auto& first = *shards.begin();
   const auto of = first.find("-of-");
   if (of == std::string::npos || of < 6 || first.size() < of + 9) return;
-  const auto is_number = [&](size_t at) { return first.substr(at, 5).find_first_not_of("0123456789") == std::string::npos; };
+  const auto is_number = [&](size_t at) {
+    return first.substr(at, 5).find_first_not_of("0123456789") == std::string::npos;
+  };
   if (!is_number(of - 5) || !is_number(of + 4)) return;
   for (int i = 1; i <= std::stoi(first.substr(of + 4, 5)); ++i) {
     const auto expected = first.substr(0, of - 5) + fmt::format("{:05}", i) + first.substr(of);
-    GRAFT_CHECK(model, shards.contains(expected), "{}: shard {} is missing from the index, which names {}; fetch the index again",
-                index.string(), expected, listed({shards.begin(), shards.end()}));
+    GRAFT_CHECK(model, shards.contains(expected),
+                "{}: shard {} is missing from the index, which names {}; fetch the index again", index.string(),
+                expected, listed({shards.begin(), shards.end()}));
   }
 }
 
 void add_shard(Checkpoint& checkpoint, std::map<std::string, std::string>& origin, const fs::path& path) {
   for (auto& [name, view] : read_weight_file(path)) {
     const auto [found, is_new] = origin.emplace(name, path.filename().string());
-    GRAFT_CHECK(model, is_new, "{}: tensor `{}` is also in {}; the shards do not belong together, fetch them again", path.string(), name,
-                found->second);
+    GRAFT_CHECK(model, is_new, "{}: tensor `{}` is also in {}; the shards do not belong together, fetch them again",
+                path.string(), name, found->second);
     checkpoint.tensors.emplace(name, std::move(view));
   }
   checkpoint.files.push_back(path);
@@ -94,14 +100,16 @@ Checkpoint read_sharded(const fs::path& index) {
   std::map<std::string, std::string> origin;
   for (const auto& shard : shards) {
     const auto path = index.parent_path() / shard;
-    GRAFT_CHECK(model, fs::exists(path), "{}: the shard {} is not in the folder; the download is incomplete, fetch it again", index.string(),
+    GRAFT_CHECK(model, fs::exists(path),
+                "{}: the shard {} is not in the folder; the download is incomplete, fetch it again", index.string(),
                 shard);
     add_shard(checkpoint, origin, path);
   }
   for (const auto& [name, shard] : expected) {
     const auto found = origin.find(name);
-    GRAFT_CHECK(model, found != origin.end() && found->second == shard, "{}: tensor `{}` should be in {}, it is {}; fetch the files again",
-                index.string(), name, shard, found == origin.end() ? "in no shard" : "in " + found->second);
+    GRAFT_CHECK(model, found != origin.end() && found->second == shard,
+                "{}: tensor `{}` should be in {}, it is {}; fetch the files again", index.string(), name, shard,
+                found == origin.end() ? "in no shard" : "in " + found->second);
   }
   return checkpoint;
 }
@@ -113,7 +121,8 @@ std::vector<std::string> names_in(const fs::path& folder) {
   return names;
 }
 
-std::vector<std::string> with_extension(const std::vector<std::string>& names, const std::set<std::string>& extensions) {
+std::vector<std::string> with_extension(const std::vector<std::string>& names,
+                                        const std::set<std::string>& extensions) {
   std::vector<std::string> found;
   for (const auto& name : names) {
     if (extensions.contains(fs::path(name).extension().string()) && !not_weights.contains(name)) found.push_back(name);
@@ -127,26 +136,32 @@ Checkpoint read_folder(const fs::path& folder) {
     if (fs::exists(folder / (stem + ".index.json"))) return read_sharded(folder / (stem + ".index.json"));
   }
   const auto names = names_in(folder);
-  for (const auto& extensions : {std::set<std::string>{".safetensors"}, std::set<std::string>{".bin", ".pt", ".pth", ".th"}}) {
+  for (const auto& extensions :
+       {std::set<std::string>{".safetensors"}, std::set<std::string>{".bin", ".pt", ".pth", ".th"}}) {
     const auto found = with_extension(names, extensions);
     if (found.size() == 1) return read_single(folder / found[0]);
-    GRAFT_CHECK(model, found.empty(), "{}: several files may be the weights: {}; name one of them", folder.string(), listed(found));
+    GRAFT_CHECK(model, found.empty(), "{}: several files may be the weights: {}; name one of them", folder.string(),
+                listed(found));
   }
-  fail(Kind::model, "{}: no weights found (model.safetensors, pytorch_model.bin, their indexes, or one *.safetensors, *.bin, *.pt, *.pth or *.th); the folder has {}",
+  fail(Kind::model,
+       "{}: no weights found (model.safetensors, pytorch_model.bin, their indexes, or one *.safetensors, *.bin, *.pt, "
+       "*.pth or *.th); the folder has {}",
        folder.string(), names.empty() ? "nothing" : listed(names));
 }
 
 }  // namespace
 
 Checkpoint read_checkpoint(const fs::path& path) {
-  GRAFT_CHECK(model, fs::exists(path), "{}: no such file or folder; fetch the model with `graft pull` or correct the path", path.string());
+  GRAFT_CHECK(model, fs::exists(path),
+              "{}: no such file or folder; fetch the model with `graft pull` or correct the path", path.string());
   if (fs::is_directory(path)) return read_folder(path);
   return path.filename().string().ends_with(".index.json") ? read_sharded(path) : read_single(path);
 }
 
 std::string checkpoint_hash(const Checkpoint& checkpoint) {
   auto files = checkpoint.files;
-  std::sort(files.begin(), files.end(), [](const fs::path& a, const fs::path& b) { return a.filename() < b.filename(); });
+  std::sort(files.begin(), files.end(),
+            [](const fs::path& a, const fs::path& b) { return a.filename() < b.filename(); });
   Sha256 hash;
   for (const auto& path : files) {
     const MappedFile file(path, Kind::model);

@@ -19,7 +19,8 @@ std::map<uint64_t, fs::path> numbered(const fs::path& folder) {
   std::error_code unreadable;
   for (const auto& entry : fs::directory_iterator(folder, unreadable)) {
     const auto name = entry.path().filename().string();
-    const bool is_number = name.size() >= 6 && name.size() <= 18 && name.find_first_not_of("0123456789") == std::string::npos;
+    const bool is_number =
+        name.size() >= 6 && name.size() <= 18 && name.find_first_not_of("0123456789") == std::string::npos;
     if (is_number && entry.is_directory()) found[std::stoull(name)] = entry.path();
   }
   return found;
@@ -36,16 +37,19 @@ void check_file(const fs::path& path, const Json& expected) {
   GRAFT_CHECK(disk, fs::exists(path), "{}: missing", path.string());
   const MappedFile file(path, Kind::disk);
   const auto size = expected.at("size").get<uint64_t>();
-  GRAFT_CHECK(disk, file.bytes().size() == size, "{}: expected {} bytes, found {}", path.string(), size, file.bytes().size());
+  GRAFT_CHECK(disk, file.bytes().size() == size, "{}: expected {} bytes, found {}", path.string(), size,
+              file.bytes().size());
   const auto hash = expected.at("sha256").get<std::string>();
-  GRAFT_CHECK(disk, sha256(file.bytes()) == hash, "{}: its content changed since it was written (SHA-256 is not {})", path.string(), hash);
+  GRAFT_CHECK(disk, sha256(file.bytes()) == hash, "{}: its content changed since it was written (SHA-256 is not {})",
+              path.string(), hash);
 }
 
 CommittedFolder read_committed(uint64_t index, const fs::path& path) {
   GRAFT_CHECK(disk, fs::exists(path / marker_name), "{}: the marker {} is missing", path.string(), marker_name);
   const auto marker = std::string(MappedFile(path / marker_name, Kind::disk).bytes());
   const auto text = std::string(MappedFile(path / manifest_name, Kind::disk).bytes());
-  GRAFT_CHECK(disk, marker == sha256(text), "{}: its content changed since it was written", (path / manifest_name).string());
+  GRAFT_CHECK(disk, marker == sha256(text), "{}: its content changed since it was written",
+              (path / manifest_name).string());
   const auto manifest = Json::parse(text);
   for (const auto& item : manifest.at("files").items()) check_file(path / item.key(), item.value());
   return {index, path, manifest.at("state")};
@@ -62,7 +66,8 @@ fs::path CommittedFolders::write(uint64_t index, const std::map<std::string, Con
   try {
     Json manifest{{"index", index}, {"state", state}, {"files", Json::object()}};
     for (const auto& [name, content] : files) {
-      GRAFT_ASSERT(name != manifest_name && name != marker_name && name.find('/') == std::string::npos, "a file named {}", name);
+      GRAFT_ASSERT(name != manifest_name && name != marker_name && name.find('/') == std::string::npos,
+                   "a file named {}", name);
       const auto hash = write_content(temporary / name, content);
       manifest["files"][name] = {{"size", fs::file_size(temporary / name)}, {"sha256", hash}};
     }
@@ -88,7 +93,8 @@ CommittedFolders::Latest CommittedFolders::latest() const {
       latest.found = read_committed(folder->first, folder->second);
       return latest;
     } catch (const Error& e) {
-      latest.skipped.push_back(fmt::format("checkpoint {} is not complete and is skipped: {}", folder_name(folder->first), e.what()));
+      latest.skipped.push_back(
+          fmt::format("checkpoint {} is not complete and is skipped: {}", folder_name(folder->first), e.what()));
     } catch (const Json::exception& e) {
       latest.skipped.push_back(fmt::format("checkpoint {} is not complete and is skipped: its manifest is damaged ({})",
                                            folder_name(folder->first), e.what()));

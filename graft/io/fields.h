@@ -23,7 +23,9 @@
 namespace graft::io {
 
 template <class T>
-concept Described = requires(T t) { t.visit([](const char*, auto&, const char*) {}); };
+concept Described = requires(T t) {
+  t.visit([](const char*, auto&, const char*) {});
+};
 
 template <class T>
 struct IsVector : std::false_type {};
@@ -71,16 +73,18 @@ void read_value(const Json& json, T& value, const std::string& where, std::vecto
     for (const auto& item : json.items()) {
       if (std::find(known.begin(), known.end(), item.key()) != known.end()) continue;
       const auto guess = nearest(item.key(), known);
-      mistakes.push_back(fmt::format("{}: there is no such key{}", where.empty() ? item.key() : where + "." + item.key(),
-                                     guess.empty() ? "; known are " + listed(known, 20) : "; did you mean `" + guess + "`?"));
+      mistakes.push_back(
+          fmt::format("{}: there is no such key{}", where.empty() ? item.key() : where + "." + item.key(),
+                      guess.empty() ? "; known are " + listed(known, 20) : "; did you mean `" + guess + "`?"));
     }
   } else if constexpr (std::is_same_v<T, bool>) {
     json.is_boolean() ? void(value = json.get<bool>()) : wrong();
   } else if constexpr (std::is_integral_v<T>) {
     if (!json.is_number_integer()) return wrong();
     if (fits<T>(json)) value = json.get<T>();
-    else mistakes.push_back(fmt::format("{}: expected a whole number from {} to {}, found {}", where, std::numeric_limits<T>::min(),
-                                        std::numeric_limits<T>::max(), json.dump()));
+    else
+      mistakes.push_back(fmt::format("{}: expected a whole number from {} to {}, found {}", where,
+                                     std::numeric_limits<T>::min(), std::numeric_limits<T>::max(), json.dump()));
   } else if constexpr (std::is_floating_point_v<T>) {
     json.is_number() ? void(value = json.get<T>()) : wrong();
   } else if constexpr (std::is_same_v<T, std::string>) {

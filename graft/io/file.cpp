@@ -29,7 +29,8 @@ struct Fault {
 
 Fault parse_fault(const std::string& text) {
   const auto first = text.find(':');
-  GRAFT_CHECK(usage, first != std::string::npos, "GRAFT_TEST_FAULT: expected kill|enospc|eio:<n>[:<part of path>], found {}", text);
+  GRAFT_CHECK(usage, first != std::string::npos,
+              "GRAFT_TEST_FAULT: expected kill|enospc|eio:<n>[:<part of path>], found {}", text);
   const auto second = text.find(':', first + 1);
   Fault fault;
   fault.what = text.substr(0, first);
@@ -82,10 +83,15 @@ std::string advice(int code, const fs::path& path) {
 template <class Call>
 int operate(const fs::path& path, Call&& call) {
   switch (next_operation(path)) {
-    case Outcome::die: raise(SIGKILL); return EIO;
-    case Outcome::no_space: return ENOSPC;
-    case Outcome::io_error: return EIO;
-    case Outcome::proceed: break;
+    case Outcome::die:
+      raise(SIGKILL);
+      return EIO;
+    case Outcome::no_space:
+      return ENOSPC;
+    case Outcome::io_error:
+      return EIO;
+    case Outcome::proceed:
+      break;
   }
   return call() < 0 ? errno : 0;
 }
@@ -100,7 +106,8 @@ int open_for_writing(const fs::path& path, int flags) {
 int write_all(int descriptor, std::string_view bytes, int64_t offset) {
   while (!bytes.empty()) {
     const auto piece = std::min<size_t>(bytes.size(), 1 << 30);
-    const auto written = offset < 0 ? ::write(descriptor, bytes.data(), piece) : ::pwrite(descriptor, bytes.data(), piece, offset);
+    const auto written =
+        offset < 0 ? ::write(descriptor, bytes.data(), piece) : ::pwrite(descriptor, bytes.data(), piece, offset);
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) return errno;
     bytes.remove_prefix(written);
@@ -204,7 +211,8 @@ void FileWriter::write(std::string_view bytes) {
 
 void FileWriter::reserve(uint64_t size) {
   GRAFT_ASSERT(size >= size_, "{} < {}", size, size_);
-  if (const int code = operate(temporary_, [&] { return ::ftruncate(descriptor_, static_cast<off_t>(size)); })) fail_disk("lengthen it", target_, code);
+  if (const int code = operate(temporary_, [&] { return ::ftruncate(descriptor_, static_cast<off_t>(size)); }))
+    fail_disk("lengthen it", target_, code);
   size_ = size;
 }
 
@@ -214,7 +222,8 @@ void FileWriter::write_at(uint64_t offset, std::string_view bytes) {
 }
 
 void FileWriter::commit() {
-  if (const int code = operate(temporary_, [&] { return ::fsync(descriptor_); })) fail_disk("make it durable", target_, code);
+  if (const int code = operate(temporary_, [&] { return ::fsync(descriptor_); }))
+    fail_disk("make it durable", target_, code);
   const int closed = ::close(std::exchange(descriptor_, -1));
   if (closed < 0) fail_disk("close it", target_, errno);
   const int code = operate(temporary_, [&] { return ::rename(temporary_.c_str(), target_.c_str()); });
@@ -286,16 +295,16 @@ void sweep_temporaries(const fs::path& folder) {
 void require_space(const fs::path& path, uint64_t bytes, std::string_view purpose) {
   const auto place = nearest_existing(path);
   if (::access(place.c_str(), W_OK) != 0) {
-    fail(Kind::disk, "{}: {} needs to write here, but {} is not writable: {}; choose another folder", path.string(), purpose,
-         place.string(), std::strerror(errno));
+    fail(Kind::disk, "{}: {} needs to write here, but {} is not writable: {}; choose another folder", path.string(),
+         purpose, place.string(), std::strerror(errno));
   }
   struct statvfs status {};
   if (::statvfs(place.c_str(), &status) != 0) fail_disk("ask for its free space", path, errno);
   const auto free = static_cast<uint64_t>(status.f_bavail) * status.f_frsize;
   if (free >= bytes) return;
   constexpr double mebibyte = 1 << 20;
-  fail(Kind::disk, "{}: {} needs {:.1f} MiB, {:.1f} MiB are free; free space there or choose another folder", path.string(), purpose,
-       bytes / mebibyte, free / mebibyte);
+  fail(Kind::disk, "{}: {} needs {:.1f} MiB, {:.1f} MiB are free; free space there or choose another folder",
+       path.string(), purpose, bytes / mebibyte, free / mebibyte);
 }
 
 }  // namespace graft::io

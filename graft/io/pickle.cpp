@@ -15,34 +15,82 @@ constexpr size_t most_dimensions = 64;     // PyTorch's own limit
 
 // The opcodes that protocols 2 to 5 write.
 enum Opcode : uint8_t {
-  MARK = '(', STOP = '.', POP = '0', POP_MARK = '1', DUP = '2',
-  NONE = 'N', NEWTRUE = 0x88, NEWFALSE = 0x89,
-  BININT = 'J', BININT1 = 'K', BININT2 = 'M', LONG1 = 0x8a, LONG4 = 0x8b, BINFLOAT = 'G',
-  SHORT_BINSTRING = 'U', BINSTRING = 'T', BINUNICODE = 'X', SHORT_BINUNICODE = 0x8c, BINUNICODE8 = 0x8d,
-  SHORT_BINBYTES = 'C', BINBYTES = 'B', BINBYTES8 = 0x8e, BYTEARRAY8 = 0x96,
-  EMPTY_LIST = ']', APPEND = 'a', APPENDS = 'e', LIST = 'l',
-  EMPTY_TUPLE = ')', TUPLE1 = 0x85, TUPLE2 = 0x86, TUPLE3 = 0x87, TUPLE = 't',
-  EMPTY_DICT = '}', SETITEM = 's', SETITEMS = 'u', DICT = 'd',
-  EMPTY_SET = 0x8f, ADDITEMS = 0x90, FROZENSET = 0x91,
-  BINGET = 'h', LONG_BINGET = 'j', BINPUT = 'q', LONG_BINPUT = 'r', MEMOIZE = 0x94,
-  GLOBAL = 'c', STACK_GLOBAL = 0x93, REDUCE = 'R', NEWOBJ = 0x81, NEWOBJ_EX = 0x92, BUILD = 'b', BINPERSID = 'Q',
-  PROTO = 0x80, FRAME = 0x95,
+  MARK = '(',
+  STOP = '.',
+  POP = '0',
+  POP_MARK = '1',
+  DUP = '2',
+  NONE = 'N',
+  NEWTRUE = 0x88,
+  NEWFALSE = 0x89,
+  BININT = 'J',
+  BININT1 = 'K',
+  BININT2 = 'M',
+  LONG1 = 0x8a,
+  LONG4 = 0x8b,
+  BINFLOAT = 'G',
+  SHORT_BINSTRING = 'U',
+  BINSTRING = 'T',
+  BINUNICODE = 'X',
+  SHORT_BINUNICODE = 0x8c,
+  BINUNICODE8 = 0x8d,
+  SHORT_BINBYTES = 'C',
+  BINBYTES = 'B',
+  BINBYTES8 = 0x8e,
+  BYTEARRAY8 = 0x96,
+  EMPTY_LIST = ']',
+  APPEND = 'a',
+  APPENDS = 'e',
+  LIST = 'l',
+  EMPTY_TUPLE = ')',
+  TUPLE1 = 0x85,
+  TUPLE2 = 0x86,
+  TUPLE3 = 0x87,
+  TUPLE = 't',
+  EMPTY_DICT = '}',
+  SETITEM = 's',
+  SETITEMS = 'u',
+  DICT = 'd',
+  EMPTY_SET = 0x8f,
+  ADDITEMS = 0x90,
+  FROZENSET = 0x91,
+  BINGET = 'h',
+  LONG_BINGET = 'j',
+  BINPUT = 'q',
+  LONG_BINPUT = 'r',
+  MEMOIZE = 0x94,
+  GLOBAL = 'c',
+  STACK_GLOBAL = 0x93,
+  REDUCE = 'R',
+  NEWOBJ = 0x81,
+  NEWOBJ_EX = 0x92,
+  BUILD = 'b',
+  BINPERSID = 'Q',
+  PROTO = 0x80,
+  FRAME = 0x95,
 };
 
 const std::map<std::string, DType> storage_types{
-    {"torch.DoubleStorage", DType::f64},   {"torch.FloatStorage", DType::f32}, {"torch.HalfStorage", DType::f16},
-    {"torch.BFloat16Storage", DType::bf16}, {"torch.LongStorage", DType::i64},  {"torch.IntStorage", DType::i32},
-    {"torch.ShortStorage", DType::i16},    {"torch.CharStorage", DType::i8},   {"torch.ByteStorage", DType::u8},
-    {"torch.BoolStorage", DType::boolean}, {"torch.UntypedStorage", DType::u8}, {"torch.storage.UntypedStorage", DType::u8},
+    {"torch.DoubleStorage", DType::f64}, {"torch.FloatStorage", DType::f32},
+    {"torch.HalfStorage", DType::f16},   {"torch.BFloat16Storage", DType::bf16},
+    {"torch.LongStorage", DType::i64},   {"torch.IntStorage", DType::i32},
+    {"torch.ShortStorage", DType::i16},  {"torch.CharStorage", DType::i8},
+    {"torch.ByteStorage", DType::u8},    {"torch.BoolStorage", DType::boolean},
+    {"torch.UntypedStorage", DType::u8}, {"torch.storage.UntypedStorage", DType::u8},
 };
 
-const std::set<std::string> callables{"collections.OrderedDict",     "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor",
-                                      "torch._utils._rebuild_parameter", "torch.Size",                   "torch.device",
+const std::set<std::string> callables{"collections.OrderedDict",
+                                      "torch._utils._rebuild_tensor_v2",
+                                      "torch._utils._rebuild_tensor",
+                                      "torch._utils._rebuild_parameter",
+                                      "torch.Size",
+                                      "torch.device",
                                       "argparse.Namespace"};
 
 // What configurations hold: torch.float32 and the like, kept as texts.
-const std::set<std::string> element_types{"torch.float64", "torch.float32", "torch.float16", "torch.bfloat16", "torch.int64",
-                                          "torch.int32",   "torch.int16",   "torch.int8",    "torch.uint8",    "torch.bool"};
+const std::set<std::string> element_types{"torch.float64", "torch.float32", "torch.float16", "torch.bfloat16",
+                                          "torch.int64",   "torch.int32",   "torch.int16",   "torch.int8",
+                                          "torch.uint8",   "torch.bool"};
 
 bool is_utf8(std::string_view text) {
   for (size_t i = 0; i < text.size();) {
@@ -64,7 +112,8 @@ bool is_utf8(std::string_view text) {
 }  // namespace
 
 void Unpickler::fail_damaged(const std::string& what) {
-  fail(Kind::model, "{}: byte {} of its pickle: {}; the file is damaged or cut off, fetch it again", where_, position_, what);
+  fail(Kind::model, "{}: byte {} of its pickle: {}; the file is damaged or cut off, fetch it again", where_, position_,
+       what);
 }
 
 const PickledValue& Unpickler::read() {
@@ -81,8 +130,8 @@ bool Unpickler::step() {
   if (opcode == STOP) return false;
   if (opcode == PROTO) {
     const auto protocol = take_number(1);
-    GRAFT_CHECK(model, protocol >= 2 && protocol <= 5, "{}: its pickle has protocol {}, graft reads 2 to 5; save it again with torch.save",
-                where_, protocol);
+    GRAFT_CHECK(model, protocol >= 2 && protocol <= 5,
+                "{}: its pickle has protocol {}, graft reads 2 to 5; save it again with torch.save", where_, protocol);
     return true;
   }
   if (opcode == FRAME) return take(8), true;
@@ -93,20 +142,28 @@ bool Unpickler::step() {
 bool Unpickler::step_constant(uint8_t opcode) {
   const auto text = [&](Type type, int size_bytes) { push(make_text(type, take(take_number(size_bytes)))); };
   switch (opcode) {
-    case NONE: push(make(Type::none)); return true;
+    case NONE:
+      push(make(Type::none));
+      return true;
     case NEWTRUE:
     case NEWFALSE:
       push(make(Type::boolean));
       top()->integer = opcode == NEWTRUE;
       return true;
-    case BININT: push(make_integer(take(4))); return true;
+    case BININT:
+      push(make_integer(take(4)));
+      return true;
     case BININT1:
     case BININT2:
       push(make(Type::integer));
       top()->integer = take_number(opcode == BININT1 ? 1 : 2);
       return true;
-    case LONG1: push(make_integer(take(take_number(1)))); return true;
-    case LONG4: push(make_integer(take(take_number(4)))); return true;
+    case LONG1:
+      push(make_integer(take(take_number(1))));
+      return true;
+    case LONG4:
+      push(make_integer(take(take_number(4))));
+      return true;
     case BINFLOAT: {
       uint64_t bits = 0;
       for (const char byte : take(8)) bits = bits << 8 | static_cast<unsigned char>(byte);
@@ -114,16 +171,29 @@ bool Unpickler::step_constant(uint8_t opcode) {
       std::memcpy(&top()->real, &bits, 8);
       return true;
     }
-    case SHORT_BINUNICODE: text(Type::text, 1); return true;
-    case BINUNICODE: text(Type::text, 4); return true;
-    case BINUNICODE8: text(Type::text, 8); return true;
+    case SHORT_BINUNICODE:
+      text(Type::text, 1);
+      return true;
+    case BINUNICODE:
+      text(Type::text, 4);
+      return true;
+    case BINUNICODE8:
+      text(Type::text, 8);
+      return true;
     case SHORT_BINSTRING:
-    case SHORT_BINBYTES: text(Type::bytes, 1); break;
+    case SHORT_BINBYTES:
+      text(Type::bytes, 1);
+      break;
     case BINSTRING:
-    case BINBYTES: text(Type::bytes, 4); break;
+    case BINBYTES:
+      text(Type::bytes, 4);
+      break;
     case BINBYTES8:
-    case BYTEARRAY8: text(Type::bytes, 8); break;
-    default: return false;
+    case BYTEARRAY8:
+      text(Type::bytes, 8);
+      break;
+    default:
+      return false;
   }
   // Python 2 wrote its texts so.
   if ((opcode == SHORT_BINSTRING || opcode == BINSTRING) && is_utf8(top()->text)) top()->type = Type::text;
@@ -133,10 +203,18 @@ bool Unpickler::step_constant(uint8_t opcode) {
 bool Unpickler::step_container(uint8_t opcode) {
   switch (opcode) {
     case EMPTY_LIST:
-    case EMPTY_SET: push(make(Type::list)); return true;
-    case EMPTY_TUPLE: push(make(Type::tuple)); return true;
-    case EMPTY_DICT: push(make(Type::dictionary)); return true;
-    case MARK: marks_.push_back(stack_.size()); return true;
+    case EMPTY_SET:
+      push(make(Type::list));
+      return true;
+    case EMPTY_TUPLE:
+      push(make(Type::tuple));
+      return true;
+    case EMPTY_DICT:
+      push(make(Type::dictionary));
+      return true;
+    case MARK:
+      marks_.push_back(stack_.size());
+      return true;
     case TUPLE1:
     case TUPLE2:
     case TUPLE3: {
@@ -145,7 +223,9 @@ bool Unpickler::step_container(uint8_t opcode) {
       push_tuple(std::move(items));
       return true;
     }
-    case TUPLE: push_tuple(pop_to_mark()); return true;
+    case TUPLE:
+      push_tuple(pop_to_mark());
+      return true;
     case LIST:
     case FROZENSET: {
       auto items = pop_to_mark();
@@ -177,7 +257,8 @@ bool Unpickler::step_container(uint8_t opcode) {
       append(top(), std::move(items), opcode == SETITEMS ? Type::dictionary : Type::list);
       return true;
     }
-    default: return false;
+    default:
+      return false;
   }
 }
 
@@ -187,14 +268,29 @@ bool Unpickler::step_memory(uint8_t opcode) {
       if (!marks_.empty() && marks_.back() == stack_.size()) marks_.pop_back();
       else pop();
       return true;
-    case POP_MARK: pop_to_mark(); return true;
-    case DUP: push(top()); return true;
-    case BINGET: recall(take_number(1)); return true;
-    case LONG_BINGET: recall(take_number(4)); return true;
-    case BINPUT: remember(take_number(1)); return true;
-    case LONG_BINPUT: remember(take_number(4)); return true;
-    case MEMOIZE: remember(memo_.size()); return true;
-    default: return false;
+    case POP_MARK:
+      pop_to_mark();
+      return true;
+    case DUP:
+      push(top());
+      return true;
+    case BINGET:
+      recall(take_number(1));
+      return true;
+    case LONG_BINGET:
+      recall(take_number(4));
+      return true;
+    case BINPUT:
+      remember(take_number(1));
+      return true;
+    case LONG_BINPUT:
+      remember(take_number(4));
+      return true;
+    case MEMOIZE:
+      remember(memo_.size());
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -212,17 +308,26 @@ bool Unpickler::step_object(uint8_t opcode) {
       push_global(module->text, name->text);
       return true;
     }
-    case REDUCE: reduce(false); return true;
+    case REDUCE:
+      reduce(false);
+      return true;
     case NEWOBJ_EX:
       if (const auto* keywords = pop(); keywords->type != Type::dictionary || !keywords->items.empty()) {
         fail_damaged("an object with keyword arguments");
       }
       reduce(true);
       return true;
-    case NEWOBJ: reduce(true); return true;
-    case BUILD: build(); return true;
-    case BINPERSID: load_persistent(); return true;
-    default: return false;
+    case NEWOBJ:
+      reduce(true);
+      return true;
+    case BUILD:
+      build();
+      return true;
+    case BINPERSID:
+      load_persistent();
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -251,7 +356,8 @@ std::string_view Unpickler::take_line() {
 }
 
 PickledValue* Unpickler::make(Type type) {
-  GRAFT_CHECK(model, values_.size() < most_values, "{}: its pickle holds more than {} values; this is no file of weights", where_, most_values);
+  GRAFT_CHECK(model, values_.size() < most_values,
+              "{}: its pickle holds more than {} values; this is no file of weights", where_, most_values);
   values_.emplace_back();
   values_.back().type = type;
   return &values_.back();
@@ -304,7 +410,8 @@ void Unpickler::append(Value* target, std::vector<Value*> items, Type wanted) {
   if (target->type != wanted) fail_damaged("items for a value that holds none");
   if (wanted == Type::dictionary && items.size() % 2) fail_damaged("a key without a value");
   links_ += items.size();
-  GRAFT_CHECK(model, links_ <= most_links, "{}: its pickle holds more than {} values; this is no file of weights", where_, most_links);
+  GRAFT_CHECK(model, links_ <= most_links, "{}: its pickle holds more than {} values; this is no file of weights",
+              where_, most_links);
   target->items.insert(target->items.end(), items.begin(), items.end());
 }
 
@@ -320,12 +427,14 @@ void Unpickler::push_global(const std::string& module, const std::string& name) 
   const auto global = module + "." + name;
   if (element_types.contains(global)) return push(make_text(Type::text, global));
   if (storage_types.contains(global) || callables.contains(global)) return push(make_text(Type::global, global));
-  GRAFT_CHECK(model, !module.starts_with("numpy"),
-              "{}: it holds a numpy value (`{}`), graft reads tensors and plain values only; save the weights alone with "
-              "torch.save(model.state_dict(), ...) or as safetensors",
-              where_, global);
+  GRAFT_CHECK(
+      model, !module.starts_with("numpy"),
+      "{}: it holds a numpy value (`{}`), graft reads tensors and plain values only; save the weights alone with "
+      "torch.save(model.state_dict(), ...) or as safetensors",
+      where_, global);
   fail(Kind::model,
-       "{}: it wants to run code: it names `{}`, graft reads weights as data only; if you trust the file, load it in Python and save "
+       "{}: it wants to run code: it names `{}`, graft reads weights as data only; if you trust the file, load it in "
+       "Python and save "
        "model.state_dict() as safetensors",
        where_, global);
 }
@@ -333,7 +442,8 @@ void Unpickler::push_global(const std::string& module, const std::string& name) 
 void Unpickler::reduce(bool construct) {
   auto* arguments = pop();
   const auto* callable = pop();
-  if (callable->type != Type::global || arguments->type != Type::tuple) fail_damaged("a call of something that is no function");
+  if (callable->type != Type::global || arguments->type != Type::tuple)
+    fail_damaged("a call of something that is no function");
   const auto& items = arguments->items;
   const auto& name = callable->text;
   if (name == "collections.OrderedDict" || name == "argparse.Namespace") {
@@ -386,7 +496,8 @@ void Unpickler::load_persistent() {
   const auto known = storage_types.find(type->text);
   if (kind->text != "storage" || known == storage_types.end() || elements < 0) fail_damaged("a storage that is none");
   GRAFT_CHECK(model, items.size() < 6 || items[5]->type == Type::none,
-              "{}: storage `{}` is a part of another, as torch before 0.4 wrote it; save it again with a newer torch", where_, key);
+              "{}: storage `{}` is a part of another, as torch before 0.4 wrote it; save it again with a newer torch",
+              where_, key);
   const PickledStorage storage{known->second, static_cast<uint64_t>(elements), {}};
   const auto [kept, is_new] = storages_.emplace(key, storage);
   if (!is_new && (kept->second.dtype != storage.dtype || kept->second.elements != storage.elements)) {
@@ -404,15 +515,18 @@ PickledValue* Unpickler::rebuild_tensor(const std::vector<Value*>& arguments) {
   tensor->integer = argument(arguments, 1, Type::integer)->integer;
   tensor->shape = whole_numbers(argument(arguments, 2, Type::tuple));
   tensor->strides = whole_numbers(argument(arguments, 3, Type::tuple));
-  if (tensor->integer < 0 || tensor->shape.size() != tensor->strides.size()) fail_damaged("a tensor whose shape and strides disagree");
+  if (tensor->integer < 0 || tensor->shape.size() != tensor->strides.size())
+    fail_damaged("a tensor whose shape and strides disagree");
   return tensor;
 }
 
 std::vector<int64_t> Unpickler::whole_numbers(const Value* value) {
-  if (value->items.size() > most_dimensions) fail_damaged(fmt::format("a tensor with {} dimensions", value->items.size()));
+  if (value->items.size() > most_dimensions)
+    fail_damaged(fmt::format("a tensor with {} dimensions", value->items.size()));
   std::vector<int64_t> numbers;
   for (const auto* item : value->items) {
-    if (item->type != Type::integer || item->integer < 0) fail_damaged("a shape or stride that is no whole number from 0 on");
+    if (item->type != Type::integer || item->integer < 0)
+      fail_damaged("a shape or stride that is no whole number from 0 on");
     numbers.push_back(item->integer);
   }
   return numbers;

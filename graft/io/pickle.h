@@ -23,7 +23,7 @@ struct PickledStorage {
 struct PickledValue {
   enum class Type { none, boolean, integer, real, text, bytes, list, tuple, dictionary, storage, tensor, global };
   Type type = Type::none;
-  int64_t integer = 0;                // boolean, integer; the offset of a tensor
+  int64_t integer = 0;  // boolean, integer; the offset of a tensor
   double real = 0;
   std::string text;                   // text, bytes; the name of a global; the class of a dictionary that is an object
   std::vector<PickledValue*> items;   // list, tuple; dictionary: key, value, key, value

@@ -47,16 +47,19 @@ uint64_t little_endian(const char* bytes) {
 
 std::string_view header_of(std::string_view file, const std::string& where) {
   GRAFT_CHECK(model, file.size() >= 8,
-              "{}: it has {} bytes, a safetensors file has at least 8; the download was cut off, fetch it again", where, file.size());
+              "{}: it has {} bytes, a safetensors file has at least 8; the download was cut off, fetch it again", where,
+              file.size());
   const uint64_t size = little_endian(file.data());
   GRAFT_CHECK(model, file.size() < 9 || file[8] == '{',
-              "{}: not a safetensors file: no header begins at byte 8; it may be an error page or a Git LFS pointer, fetch it again",
+              "{}: not a safetensors file: no header begins at byte 8; it may be an error page or a Git LFS pointer, "
+              "fetch it again",
               where);
-  GRAFT_CHECK(model, size <= largest_header, "{}: the header claims {} bytes, at most {} are allowed; the file is damaged, fetch it again",
-              where, size, largest_header);
+  GRAFT_CHECK(model, size <= largest_header,
+              "{}: the header claims {} bytes, at most {} are allowed; the file is damaged, fetch it again", where,
+              size, largest_header);
   GRAFT_CHECK(model, size <= file.size() - 8,
-              "{}: the header needs {} bytes, the file ends after {}; the download was cut off, fetch it again", where, size,
-              file.size() - 8);
+              "{}: the header needs {} bytes, the file ends after {}; the download was cut off, fetch it again", where,
+              size, file.size() - 8);
   GRAFT_CHECK(model, size > 0, "{}: the header is empty; the file is damaged, fetch it again", where);
   return file.substr(8, size);
 }
@@ -78,14 +81,16 @@ SortedJson parse_header(std::string_view header, const std::string& where) {
   }
 }
 
-std::vector<int64_t> whole_numbers(const SortedJson& entry, const char* key, const std::string& where, const std::string& name) {
+std::vector<int64_t> whole_numbers(const SortedJson& entry, const char* key, const std::string& where,
+                                   const std::string& name) {
   const auto found = entry.is_object() ? entry.find(key) : entry.end();
   const bool is_list = entry.is_object() && found != entry.end() && found->is_array();
   GRAFT_CHECK(model, is_list, "{}: tensor `{}`: `{}` is missing or no list; the file is damaged", where, name, key);
   std::vector<int64_t> numbers;
   for (const auto& item : *found) {
     const bool fits = item.is_number_unsigned() && item.get<uint64_t>() <= static_cast<uint64_t>(INT64_MAX);
-    GRAFT_CHECK(model, fits, "{}: tensor `{}`: `{}` holds {}, expected whole numbers from 0 on", where, name, key, item.dump());
+    GRAFT_CHECK(model, fits, "{}: tensor `{}`: `{}` holds {}, expected whole numbers from 0 on", where, name, key,
+                item.dump());
     numbers.push_back(item.get<int64_t>());
   }
   return numbers;
@@ -104,43 +109,49 @@ Entry read_entry(const std::string& name, const SortedJson& json, const std::str
   const auto offsets = whole_numbers(json, "data_offsets", where, name);
   const auto type = json.contains("dtype") && json["dtype"].is_string() ? json["dtype"].get<std::string>() : "";
   const auto known = type_named(type);
-  GRAFT_CHECK(model, known, "{}: tensor `{}` has the type `{}`, which graft does not read; it reads {}", where, name, type, known_types());
+  GRAFT_CHECK(model, known, "{}: tensor `{}` has the type `{}`, which graft does not read; it reads {}", where, name,
+              type, known_types());
   entry.view.dtype = *known;
-  GRAFT_CHECK(model, offsets.size() == 2 && offsets[0] <= offsets[1], "{}: tensor `{}`: data_offsets are {}, expected a begin and an end",
-              where, name, shape_text(offsets));
+  GRAFT_CHECK(model, offsets.size() == 2 && offsets[0] <= offsets[1],
+              "{}: tensor `{}`: data_offsets are {}, expected a begin and an end", where, name, shape_text(offsets));
   entry.begin = offsets[0];
   entry.end = offsets[1];
   const int64_t count = element_count(entry.view.shape);
   int64_t bytes = 0;
   const bool fits = count >= 0 && !__builtin_mul_overflow(count, element_size(*known), &bytes);
   GRAFT_CHECK(model, fits && bytes == entry.end - entry.begin,
-              "{}: tensor `{}`: {} of shape {} does not fill the {} bytes that its offsets span; the file is damaged", where, name, type,
-              shape_text(entry.view.shape), entry.end - entry.begin);
+              "{}: tensor `{}`: {} of shape {} does not fill the {} bytes that its offsets span; the file is damaged",
+              where, name, type, shape_text(entry.view.shape), entry.end - entry.begin);
   entry.view.strides = row_major(entry.view.shape);
   return entry;
 }
 
 /// From byte 0 on, one tensor after the other, to the end of the file.
 void check_cover(std::vector<Entry>& entries, uint64_t size, const std::string& where) {
-  std::sort(entries.begin(), entries.end(),
-            [](const Entry& a, const Entry& b) { return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name); });
+  std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
+    return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
+  });
   int64_t covered = 0;
   for (const auto& entry : entries) {
-    GRAFT_CHECK(model, entry.begin == covered, "{}: tensor `{}` begins at byte {} of the data, expected {}: tensors {}; the file is damaged",
-                where, entry.name, entry.begin, covered, entry.begin < covered ? "overlap" : "leave a hole");
+    GRAFT_CHECK(model, entry.begin == covered,
+                "{}: tensor `{}` begins at byte {} of the data, expected {}: tensors {}; the file is damaged", where,
+                entry.name, entry.begin, covered, entry.begin < covered ? "overlap" : "leave a hole");
     covered = entry.end;
   }
-  GRAFT_CHECK(model, static_cast<uint64_t>(covered) <= size,
-              "{}: the header describes {} bytes of tensors, the file holds {}; the download was cut off, fetch it again", where, covered,
-              size);
-  GRAFT_CHECK(model, static_cast<uint64_t>(covered) == size,
-              "{}: the header describes {} bytes of tensors, the file holds {}; what follows the tensors does not belong there", where,
-              covered, size);
+  GRAFT_CHECK(
+      model, static_cast<uint64_t>(covered) <= size,
+      "{}: the header describes {} bytes of tensors, the file holds {}; the download was cut off, fetch it again",
+      where, covered, size);
+  GRAFT_CHECK(
+      model, static_cast<uint64_t>(covered) == size,
+      "{}: the header describes {} bytes of tensors, the file holds {}; what follows the tensors does not belong there",
+      where, covered, size);
 }
 
 std::map<std::string, std::string> read_metadata(const SortedJson& json, const std::string& where) {
   std::map<std::string, std::string> metadata;
-  GRAFT_CHECK(model, json.is_object(), "{}: __metadata__ is {}, expected names and texts", where, json.dump().substr(0, 80));
+  GRAFT_CHECK(model, json.is_object(), "{}: __metadata__ is {}, expected names and texts", where,
+              json.dump().substr(0, 80));
   for (const auto& item : json.items()) {
     GRAFT_CHECK(model, item.value().is_string(), "{}: __metadata__.{} is {}, expected a text", where, item.key(),
                 item.value().dump().substr(0, 80));
@@ -158,8 +169,8 @@ std::vector<Named> in_file_order(const TensorMap& tensors) {
   for (const auto& item : tensors) {
     const auto& [name, view] = item;
     GRAFT_ASSERT(element_count(view.shape) >= 0, "`{}` has the shape {}", name, shape_text(view.shape));
-    GRAFT_ASSERT(element_count(view.shape) <= 1 || view.strides == row_major(view.shape), "`{}` is not row-major: strides {}, shape {}",
-                 name, shape_text(view.strides), shape_text(view.shape));
+    GRAFT_ASSERT(element_count(view.shape) <= 1 || view.strides == row_major(view.shape),
+                 "`{}` is not row-major: strides {}, shape {}", name, shape_text(view.strides), shape_text(view.shape));
     GRAFT_ASSERT(name != "__metadata__", "a tensor cannot have this name");
     order.push_back(&item);
   }
@@ -178,8 +189,8 @@ std::string make_header(const std::vector<Named>& order, const std::map<std::str
     const int64_t end = offset + byte_size(view);
     std::string shape;
     for (const auto size : view.shape) shape += (shape.empty() ? "" : ",") + std::to_string(size);
-    header += fmt::format(",{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}", quoted(name), dtype_name(view.dtype), shape,
-                          offset, end);
+    header += fmt::format(",{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}", quoted(name),
+                          dtype_name(view.dtype), shape, offset, end);
     offset = end;
   }
   header += '}';
@@ -213,7 +224,8 @@ SafetensorsFile read_safetensors(const fs::path& path) {
   return result;
 }
 
-std::string write_safetensors(const fs::path& path, const TensorMap& tensors, std::map<std::string, std::string> metadata) {
+std::string write_safetensors(const fs::path& path, const TensorMap& tensors,
+                              std::map<std::string, std::string> metadata) {
   if (metadata.empty()) metadata["format"] = "pt";
   const auto order = in_file_order(tensors);
   const auto header = make_header(order, metadata);

@@ -21,6 +21,7 @@ SafetensorsFile read_safetensors(const fs::path& path);
 
 /// Row-major tensors only, ordered and padded as the reference writer does: wide types first, then names. Durable and atomic.
 /// `metadata` gets {"format": "pt"} when it is empty (older transformers want it). Returns the SHA-256 of the file.
-std::string write_safetensors(const fs::path& path, const TensorMap& tensors, std::map<std::string, std::string> metadata = {});
+std::string write_safetensors(const fs::path& path, const TensorMap& tensors,
+                              std::map<std::string, std::string> metadata = {});
 
 }  // namespace graft::io

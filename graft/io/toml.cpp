@@ -36,7 +36,9 @@ Json to_json(const toml::node& node) {
 }
 
 std::string key_text(const std::string& key) {
-  const bool bare = !key.empty() && key.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-") == std::string::npos;
+  const bool bare =
+      !key.empty() &&
+      key.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-") == std::string::npos;
   return bare ? key : Json(key).dump();
 }
 
@@ -65,7 +67,8 @@ std::string value_text(const Json& json) {
   if (json.is_object()) {
     std::string text;
     for (const auto& item : json.items()) {
-      if (!item.value().is_null()) text += (text.empty() ? " " : ", ") + key_text(item.key()) + " = " + value_text(item.value());
+      if (!item.value().is_null())
+        text += (text.empty() ? " " : ", ") + key_text(item.key()) + " = " + value_text(item.value());
     }
     return "{" + text + " }";
   }

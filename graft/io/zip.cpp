@@ -97,7 +97,8 @@ Entry read_entry(const Reader& reader, uint64_t at) {
   entry.packed = reader.number(at + 20, 4);
   entry.size = reader.number(at + 24, 4);
   entry.offset = reader.number(at + 42, 4);
-  const auto name_size = reader.number(at + 28, 2), extra = reader.number(at + 30, 2), comment = reader.number(at + 32, 2);
+  const auto name_size = reader.number(at + 28, 2), extra = reader.number(at + 30, 2),
+             comment = reader.number(at + 32, 2);
   entry.name = reader.piece(at + 46, name_size);
   read_zip64_extra(reader, at + 46 + name_size, at + 46 + name_size + extra, entry);
   entry.next = at + 46 + name_size + extra + comment;
@@ -105,7 +106,8 @@ Entry read_entry(const Reader& reader, uint64_t at) {
 }
 
 std::string_view content(const Reader& reader, const Entry& entry) {
-  if (reader.number(entry.offset, 4) != local_header) reader.fail_damaged(fmt::format("no record at byte {}", entry.offset));
+  if (reader.number(entry.offset, 4) != local_header)
+    reader.fail_damaged(fmt::format("no record at byte {}", entry.offset));
   const auto begin = entry.offset + 30 + reader.number(entry.offset + 26, 2) + reader.number(entry.offset + 28, 2);
   return reader.piece(begin, entry.size);
 }
@@ -122,7 +124,8 @@ std::map<std::string, std::string_view> zip_records(std::string_view bytes, cons
     at = entry.next;
     const bool plain = entry.method == 0 && (entry.flags & 1) == 0 && entry.packed == entry.size;
     GRAFT_CHECK(model, plain,
-                "{}: record `{}` is compressed or encrypted, torch.save stores records as they are; unpack it and save it again with torch.save",
+                "{}: record `{}` is compressed or encrypted, torch.save stores records as they are; unpack it and save "
+                "it again with torch.save",
                 where, entry.name);
     records[entry.name] = content(reader, entry);
   }

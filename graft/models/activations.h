@@ -20,8 +20,10 @@ struct Rows {
 
 struct Activations {
   Rows hidden;
-  std::map<std::string, Rows> kept;      // slots: inputs, skips, early states; written once, read later, stored with `hidden`
-  std::map<std::string, Tensor> shared;  // of the model, with gradient (a table that every block reads): recomputed, never stored
+  std::map<std::string, Rows>
+      kept;  // slots: inputs, skips, early states; written once, read later, stored with `hidden`
+  std::map<std::string, Tensor>
+      shared;  // of the model, with gradient (a table that every block reads): recomputed, never stored
 };
 
 /// At which positions a head reads the last block, and with it where that block is computed at all.

@@ -28,7 +28,8 @@ const Architecture& find_architecture(const Json& config) {
                                  config.contains("intermediate_size") && !config.contains("relative_attention");
     if (looks_like_bert) return architectures().front();
   }
-  fail(Kind::model, "config.json: the model type `{}` is not one that graft runs; known are {}.", type, listed(known, 40));
+  fail(Kind::model, "config.json: the model type `{}` is not one that graft runs; known are {}.", type,
+       listed(known, 40));
 }
 
 }  // namespace graft::models

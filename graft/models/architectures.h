@@ -28,7 +28,7 @@ struct Architecture {
   std::shared_ptr<Model> (*create)(const Json& config, const Task& task);
   /// "BertForSequenceClassification": what transformers builds for the task.
   std::string (*class_name)(const Task& task);
-  std::vector<KeyRule> rules;  // tried on every key that no parameter has
+  std::vector<KeyRule> rules;                             // tried on every key that no parameter has
   std::vector<std::pair<std::string, std::string>> tied;  // (alias in some files, the parameter that it equals)
 };
 

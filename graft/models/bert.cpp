@@ -13,8 +13,7 @@ namespace {
 
 /// Pooler on the first token, dropout, classifier.
 struct BertSequenceHead final : Head {
-  BertSequenceHead(const PostNormConfig& c, int64_t num_labels)
-      : dropout(c.head_dropout()) {
+  BertSequenceHead(const PostNormConfig& c, int64_t num_labels) : dropout(c.head_dropout()) {
     pooler = register_below(*this, "bert", "pooler", Pooler(c.hidden_size));
     classifier = register_module("classifier", nn::Linear(c.hidden_size, num_labels));
   }
@@ -22,7 +21,7 @@ struct BertSequenceHead final : Head {
   Reads reads() const override { return {Reads::Where::first}; }
 
   Outputs forward(const std::map<std::string, Activations>& ends) override {
-    const auto pooled = pooler(ends.at("text").hidden.values);                                        // (B, C)
+    const auto pooled = pooler(ends.at("text").hidden.values);                        // (B, C)
     return {{"logits", classifier(torch::dropout(pooled, dropout, is_training()))}};  // (B, labels)
   }
 
@@ -33,7 +32,8 @@ struct BertSequenceHead final : Head {
 
 /// dense, activation, norm, then the transposed word embeddings and a bias of the vocabulary's size.
 struct BertMaskedLmHead final : Head {
-  BertMaskedLmHead(const PostNormConfig& c, nn::Embedding words) : words(std::move(words)), act(nn::activation(c.hidden_act, "config.json")) {
+  BertMaskedLmHead(const PostNormConfig& c, nn::Embedding words)
+      : words(std::move(words)), act(nn::activation(c.hidden_act, "config.json")) {
     struct Transform : torch::nn::Module {
       Transform(int64_t width, double eps) {
         dense = register_module("dense", nn::Linear(width, width));
@@ -61,8 +61,8 @@ struct BertMaskedLmHead final : Head {
   std::vector<std::string> uses() const override { return {"embeddings"}; }
 
   Outputs forward(const std::map<std::string, Activations>& ends) override {
-    const auto x = norm(act(dense(ends.at("text").hidden.values)));            // (N, C)
-    return {{"logits", torch::linear(x, words->weight, bias)}};  // (N, V)
+    const auto x = norm(act(dense(ends.at("text").hidden.values)));  // (N, C)
+    return {{"logits", torch::linear(x, words->weight, bias)}};      // (N, V)
   }
 
   nn::Embedding words;
@@ -77,7 +77,8 @@ std::shared_ptr<Model> create(const Json& json, const Task& task) {
   const auto model = std::make_shared<PostNormModel>("bert", c);
   if (task.kind == "features") model->head = features_head("bert", c.hidden_size, true);
   else if (task.kind == "tokens") model->head = token_head(c.hidden_size, task.num_labels, c.head_dropout());
-  else if (task.kind == "masked_lm") model->head = std::make_shared<BertMaskedLmHead>(c, model->encoder->embeddings->word_embeddings);
+  else if (task.kind == "masked_lm")
+    model->head = std::make_shared<BertMaskedLmHead>(c, model->encoder->embeddings->word_embeddings);
   else model->head = std::make_shared<BertSequenceHead>(c, task.num_labels);
   return model;
 }

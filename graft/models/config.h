@@ -15,7 +15,8 @@ Config read_config(const Json& json, Config config = {}) {
   });
   std::vector<std::string> mistakes;
   io::read_value(known, config, "", mistakes);
-  GRAFT_CHECK(model, mistakes.empty(), "config.json: {}. Correct the file, or download the model again.", listed(mistakes));
+  GRAFT_CHECK(model, mistakes.empty(), "config.json: {}. Correct the file, or download the model again.",
+              listed(mistakes));
   return config;
 }
 

@@ -10,16 +10,16 @@ using Named = std::map<std::string, Tensor>;
 Tensor optional_like(const Named& inputs, const std::string& name, const Tensor& ids, int64_t fill) {
   const auto found = inputs.find(name);
   if (found == inputs.end()) return torch::full_like(ids, fill);
-  GRAFT_CHECK(data, found->second.sizes() == ids.sizes(), "{}: has the shape {}, input_ids has {}; give both alike.", name,
-              io::shape_text(found->second.sizes().vec()), io::shape_text(ids.sizes().vec()));
+  GRAFT_CHECK(data, found->second.sizes() == ids.sizes(), "{}: has the shape {}, input_ids has {}; give both alike.",
+              name, io::shape_text(found->second.sizes().vec()), io::shape_text(ids.sizes().vec()));
   return found->second.to(torch::kInt64);
 }
 
 void check_range(const std::string& name, const Tensor& values, int64_t rows, const std::string& table) {
   if (values.numel() == 0) return;
   const auto low = values.min().item<int64_t>(), high = values.max().item<int64_t>();
-  GRAFT_CHECK(data, low >= 0 && high < rows, "{}: holds {}, but {} has {} rows; give ids of this model's tokenizer.", name,
-              low < 0 ? low : high, table, rows);
+  GRAFT_CHECK(data, low >= 0 && high < rows, "{}: holds {}, but {} has {} rows; give ids of this model's tokenizer.",
+              name, low < 0 ? low : high, table, rows);
 }
 
 /// The unpadded batch, and where its tokens stand in (B, T).
@@ -32,20 +32,25 @@ Unpadded unpad(Model& model, const Named& inputs) {
   GRAFT_CHECK(data, inputs.contains("input_ids"), "input_ids is missing among the inputs; give it as int64 [B, T].");
   const auto ids = inputs.at("input_ids").to(torch::kInt64).contiguous();
   GRAFT_CHECK(data, ids.dim() == 2, "input_ids: has the shape {}, expected [B, T].", io::shape_text(ids.sizes().vec()));
-  const auto mask = optional_like(inputs, "attention_mask", ids, 1), types = optional_like(inputs, "token_type_ids", ids, 0);
+  const auto mask = optional_like(inputs, "attention_mask", ids, 1),
+             types = optional_like(inputs, "token_type_ids", ids, 0);
   const auto B = ids.size(0), T = ids.size(1);
-  GRAFT_CHECK(data, T <= model.max_tokens(), "input_ids: {} tokens a text, the model takes at most {}.", T, model.max_tokens());
+  GRAFT_CHECK(data, T <= model.max_tokens(), "input_ids: {} tokens a text, the model takes at most {}.", T,
+              model.max_tokens());
   auto positions = torch::empty_like(ids);
-  for (int64_t b = 0; b < B; ++b) model.positions(ids.const_data_ptr<int64_t>() + b * T, T, positions.data_ptr<int64_t>() + b * T);
+  for (int64_t b = 0; b < B; ++b)
+    model.positions(ids.const_data_ptr<int64_t>() + b * T, T, positions.data_ptr<int64_t>() + b * T);
   if (inputs.contains("position_ids")) positions = optional_like(inputs, "position_ids", ids, 0);
-  for (const auto& [key, name, values] : {std::tuple{"word_embeddings", "input_ids", ids}, std::tuple{"token_type_embeddings", "token_type_ids", types},
-                                         std::tuple{"position_embeddings", "position_ids", positions}})
+  for (const auto& [key, name, values] :
+       {std::tuple{"word_embeddings", "input_ids", ids}, std::tuple{"token_type_embeddings", "token_type_ids", types},
+        std::tuple{"position_embeddings", "position_ids", positions}})
     for (const auto& item : model.parameters_by_key())
       if (item.key().ends_with(std::string(key) + ".weight")) check_range(name, values, item.value().size(0), key);
 
   std::vector<int64_t> lengths;
   for (int64_t b = 0; b < B; ++b) lengths.push_back(mask[b].ne(0).sum().item<int64_t>());
-  for (size_t b = 0; b < lengths.size(); ++b) GRAFT_CHECK(data, lengths[b] > 0, "attention_mask: row {} masks every token; remove the row.", b);
+  for (size_t b = 0; b < lengths.size(); ++b)
+    GRAFT_CHECK(data, lengths[b] > 0, "attention_mask: row {} masks every token; remove the row.", b);
   Unpadded result;
   result.places = mask.flatten().nonzero().flatten();
   const auto rows = [&](const Tensor& x) { return Rows{x.flatten().index_select(0, result.places), lengths}; };
@@ -87,18 +92,23 @@ Computed compute(const Source& source, const Named& inputs, bool with_gradients)
     computed.outputs[name] = output.detach();
     const auto cotangent = inputs.find("cotangent." + name);
     if (cotangent == inputs.end() || !with_gradients) continue;
-    GRAFT_CHECK(data, cotangent->second.sizes() == output.sizes(), "cotangent.{}: has the shape {}, the output has {}.", name,
-                io::shape_text(cotangent->second.sizes().vec()), io::shape_text(output.sizes().vec()));
+    GRAFT_CHECK(data, cotangent->second.sizes() == output.sizes(), "cotangent.{}: has the shape {}, the output has {}.",
+                name, io::shape_text(cotangent->second.sizes().vec()), io::shape_text(output.sizes().vec()));
     const auto term = (cotangent->second * output).sum();
     objective = objective.defined() ? objective + term : term;
   }
   if (!with_gradients) return computed;
-  GRAFT_CHECK(data, objective.defined(), "no gradient can be computed: the inputs hold no cotangent.<output>; outputs are {}.",
-              [&] { std::vector<std::string> names; for (const auto& o : computed.outputs) names.push_back(o.first); return listed(names); }());
+  GRAFT_CHECK(data, objective.defined(),
+              "no gradient can be computed: the inputs hold no cotangent.<output>; outputs are {}.", [&] {
+                std::vector<std::string> names;
+                for (const auto& o : computed.outputs) names.push_back(o.first);
+                return listed(names);
+              }());
   objective.backward();
   for (const auto& item : model.parameters_by_key()) {
     const auto key = loaded.report.key_in_file.find(item.key());
-    if (key != loaded.report.key_in_file.end() && item.value().grad().defined()) computed.gradients["grad." + key->second] = item.value().grad();
+    if (key != loaded.report.key_in_file.end() && item.value().grad().defined())
+      computed.gradients["grad." + key->second] = item.value().grad();
   }
   return computed;
 }

@@ -14,7 +14,8 @@ bool is_floating(io::DType type) {
 
 /// Names of norms as TensorFlow conversions of 2018 and 2019 wrote them.
 std::string modern(std::string key) {
-  for (const auto& [old_name, name] : {std::pair{"LayerNorm.gamma", "LayerNorm.weight"}, std::pair{"LayerNorm.beta", "LayerNorm.bias"}})
+  for (const auto& [old_name, name] :
+       {std::pair{"LayerNorm.gamma", "LayerNorm.weight"}, std::pair{"LayerNorm.beta", "LayerNorm.bias"}})
     if (key.ends_with(old_name)) key = key.substr(0, key.size() - std::strlen(old_name)) + name;
   return key;
 }
@@ -30,7 +31,9 @@ std::vector<std::string> spellings(const std::string& key, const std::string& pr
   return names;
 }
 
-std::string described(const std::string& key, c10::IntArrayRef shape) { return key + " " + io::shape_text(shape.vec()); }
+std::string described(const std::string& key, c10::IntArrayRef shape) {
+  return key + " " + io::shape_text(shape.vec());
+}
 
 struct Loader {
   Model& model;
@@ -50,7 +53,8 @@ struct Loader {
       if (!target || report.key_in_file.contains(name)) continue;
       if (target->sizes().vec() != view.shape) {
         if (is_head(name) && fresh_head) return report.dropped.push_back(file_key), true;
-        misshapen.push_back(fmt::format("{}: the model wants {}, the file has {}", name, io::shape_text(target->sizes().vec()), io::shape_text(view.shape)));
+        misshapen.push_back(fmt::format("{}: the model wants {}, the file has {}", name,
+                                        io::shape_text(target->sizes().vec()), io::shape_text(view.shape)));
         return true;
       }
       torch::NoGradGuard no_grad;
@@ -64,13 +68,15 @@ struct Loader {
   bool dropped_by_rule(const std::string& key) const {
     const auto names = spellings(key, architecture.prefix);
     return std::any_of(architecture.rules.begin(), architecture.rules.end(), [&](const auto& rule) {
-      return rule.what == KeyRule::What::drop && std::any_of(names.begin(), names.end(), [&](const auto& n) { return fits(rule, n); });
+      return rule.what == KeyRule::What::drop &&
+             std::any_of(names.begin(), names.end(), [&](const auto& n) { return fits(rule, n); });
     });
   }
 
   std::string renamed(const std::string& key) const {
     for (const auto& rule : architecture.rules)
-      if (rule.what == KeyRule::What::rename && fits(rule, key)) return rule.replacement + key.substr(rule.pattern.size());
+      if (rule.what == KeyRule::What::rename && fits(rule, key))
+        return rule.replacement + key.substr(rule.pattern.size());
     return key;
   }
 
@@ -85,7 +91,8 @@ struct Loader {
     }
     const auto other = to_tensor(alias, found->second);
     GRAFT_CHECK(model, other.sizes() == target->sizes() && other.equal(target->detach()),
-                "{}: {} differs from {}, which it is tied to. graft computes this head with tied weights only; use a file where they are equal.",
+                "{}: {} differs from {}, which it is tied to. graft computes this head with tied weights only; use a "
+                "file where they are equal.",
                 where, alias, report.key_in_file[parameter]);
   }
 };
@@ -94,24 +101,34 @@ struct Loader {
 
 torch::Dtype scalar_type(io::DType type) {
   switch (type) {
-    case io::DType::f64: return torch::kFloat64;
-    case io::DType::f32: return torch::kFloat32;
-    case io::DType::f16: return torch::kFloat16;
-    case io::DType::bf16: return torch::kBFloat16;
-    case io::DType::i64: return torch::kInt64;
-    case io::DType::i32: return torch::kInt32;
-    case io::DType::i16: return torch::kInt16;
-    case io::DType::i8: return torch::kInt8;
-    case io::DType::u8: return torch::kUInt8;
-    case io::DType::boolean: return torch::kBool;
+    case io::DType::f64:
+      return torch::kFloat64;
+    case io::DType::f32:
+      return torch::kFloat32;
+    case io::DType::f16:
+      return torch::kFloat16;
+    case io::DType::bf16:
+      return torch::kBFloat16;
+    case io::DType::i64:
+      return torch::kInt64;
+    case io::DType::i32:
+      return torch::kInt32;
+    case io::DType::i16:
+      return torch::kInt16;
+    case io::DType::i8:
+      return torch::kInt8;
+    case io::DType::u8:
+      return torch::kUInt8;
+    case io::DType::boolean:
+      return torch::kBool;
   }
   GRAFT_ASSERT(false);
   return torch::kFloat32;
 }
 
 io::DType file_type(torch::Dtype type) {
-  for (const auto candidate : {io::DType::f64, io::DType::f32, io::DType::f16, io::DType::bf16, io::DType::i64, io::DType::i32,
-                               io::DType::i16, io::DType::i8, io::DType::u8, io::DType::boolean})
+  for (const auto candidate : {io::DType::f64, io::DType::f32, io::DType::f16, io::DType::bf16, io::DType::i64,
+                               io::DType::i32, io::DType::i16, io::DType::i8, io::DType::u8, io::DType::boolean})
     if (scalar_type(candidate) == type) return candidate;
   GRAFT_ASSERT(false, "a tensor type that safetensors does not have");
   return io::DType::f32;
@@ -132,7 +149,8 @@ Tensor to_tensor(const std::string& name, const io::TensorView& view) {
   tensor = tensor.to(torch::kFloat32);
   // One pass: a sum over NaN or infinity is not finite. A finite tensor's sum may overflow, so then each value is looked at.
   if (!std::isfinite(tensor.sum().item<double>()))
-    GRAFT_CHECK(model, tensor.isfinite().all().item<bool>(), "{}: holds NaN or infinite values. The file is damaged or its training diverged; use another.", name);
+    GRAFT_CHECK(model, tensor.isfinite().all().item<bool>(),
+                "{}: holds NaN or infinite values. The file is damaged or its training diverged; use another.", name);
   return tensor;
 }
 
@@ -154,13 +172,14 @@ io::TensorMap to_views(const std::map<std::string, Tensor>& tensors) {
   return views;
 }
 
-LoadReport load_weights(Model& model, const Architecture& architecture, const io::TensorMap& tensors, const std::string& where,
-                        bool fresh_head) {
+LoadReport load_weights(Model& model, const Architecture& architecture, const io::TensorMap& tensors,
+                        const std::string& where, bool fresh_head) {
   Loader loader{model, architecture, where, fresh_head, model.parameters_by_key(), {}, {}, {}};
   for (const auto& item : model.buffers_by_key()) loader.targets.insert(item.key(), item.value());
 
   for (const auto& [key, view] : tensors) {
-    const bool alias = std::any_of(architecture.tied.begin(), architecture.tied.end(), [&](const auto& t) { return t.first == key; });
+    const bool alias =
+        std::any_of(architecture.tied.begin(), architecture.tied.end(), [&](const auto& t) { return t.first == key; });
     if (alias || loader.fill(key, loader.renamed(modern(key)), view)) continue;
     if (loader.dropped_by_rule(key)) loader.report.dropped.push_back(key);
     else loader.unused.push_back(described(key, view.shape));
@@ -178,7 +197,8 @@ LoadReport load_weights(Model& model, const Architecture& architecture, const io
   std::string text = fmt::format("{}: does not fit `{}` as config.json describes it", where, architecture.model_type);
   if (!missing.empty()) text += fmt::format("\n  missing ({}): {}", missing.size(), listed(missing));
   if (!loader.unused.empty()) text += fmt::format("\n  unused ({}): {}", loader.unused.size(), listed(loader.unused));
-  if (!loader.misshapen.empty()) text += fmt::format("\n  other shape ({}): {}", loader.misshapen.size(), listed(loader.misshapen));
+  if (!loader.misshapen.empty())
+    text += fmt::format("\n  other shape ({}): {}", loader.misshapen.size(), listed(loader.misshapen));
   throw Error(Kind::model, text + "\nCheck that config.json belongs to these weights (layers, sizes, model_type).");
 }
 

@@ -27,7 +27,7 @@ struct LoadReport {
 /// Copies the file's tensors into the model's parameters and buffers.
 /// `fresh_head`: parameters of the head that are missing, or have another shape in the file, keep their fresh values.
 /// Throws Kind::model naming `where`: missing and unused tensors with shapes, a tied alias that differs, NaN.
-LoadReport load_weights(Model& model, const Architecture& architecture, const io::TensorMap& tensors, const std::string& where,
-                        bool fresh_head);
+LoadReport load_weights(Model& model, const Architecture& architecture, const io::TensorMap& tensors,
+                        const std::string& where, bool fresh_head);
 
 }  // namespace graft::models

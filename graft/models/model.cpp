@@ -14,7 +14,9 @@ bool starts_with_any(const std::string& key, const std::vector<std::string>& pre
 template <class Items>
 void append_once(torch::OrderedDict<std::string, Tensor>& all, const Items& items) {
   for (const auto& item : items) {
-    const auto same = [&](const auto& other) { return other.value().unsafeGetTensorImpl() == item.value().unsafeGetTensorImpl(); };
+    const auto same = [&](const auto& other) {
+      return other.value().unsafeGetTensorImpl() == item.value().unsafeGetTensorImpl();
+    };
     if (std::none_of(all.begin(), all.end(), same)) all.insert(item.key(), item.value());
   }
 }

@@ -23,15 +23,15 @@ struct Group {
 
 struct Block {
   std::string name;
-  std::vector<std::string> groups;       // owned: a parameter belongs to its first user
-  std::vector<std::string> uses = {};    // owned by another block and used here too (tied, shared tables)
-  std::vector<std::string> reads = {};   // slots of Activations::kept
+  std::vector<std::string> groups;      // owned: a parameter belongs to its first user
+  std::vector<std::string> uses = {};   // owned by another block and used here too (tied, shared tables)
+  std::vector<std::string> reads = {};  // slots of Activations::kept
   std::vector<std::string> writes = {};
 };
 
 struct Chain {
   std::string name;
-  std::vector<std::string> inputs;         // slots that a batch brings
+  std::vector<std::string> inputs;  // slots that a batch brings
   std::vector<Block> blocks;
   std::vector<std::string> upstream = {};  // chains whose output is read here, as a slot of the chain's name
 };

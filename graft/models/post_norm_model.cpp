@@ -6,10 +6,12 @@ namespace graft::models {
 
 PostNormModel::PostNormModel(const std::string& prefix, const PostNormConfig& o) : config(o) {
   GRAFT_CHECK(model, o.position_embedding_type == "absolute",
-              "config.json: position_embedding_type `{}` is not computed by graft; only `absolute` is.", o.position_embedding_type);
+              "config.json: position_embedding_type `{}` is not computed by graft; only `absolute` is.",
+              o.position_embedding_type);
   GRAFT_CHECK(model, !o.is_decoder, "config.json: is_decoder is true; graft runs `{}` as an encoder only.", prefix);
   GRAFT_CHECK(model, o.num_attention_heads > 0 && o.hidden_size % o.num_attention_heads == 0,
-              "config.json: hidden_size {} is not a multiple of num_attention_heads {}.", o.hidden_size, o.num_attention_heads);
+              "config.json: hidden_size {} is not a multiple of num_attention_heads {}.", o.hidden_size,
+              o.num_attention_heads);
   encoder = register_module(prefix, nn::PostNormEncoder(o));
   Chain text{.name = "text", .inputs = kTextInputs};
   groups.push_back({"embeddings", {prefix + ".embeddings."}});
@@ -26,12 +28,15 @@ Activations PostNormModel::forward_block(const Chain&, int64_t index, Activation
   if (index == 0) {
     const auto& ids = x.kept.at("input_ids");
     Activations embedded;
-    embedded.hidden = {encoder->embeddings(ids.values, x.kept.at("token_type_ids").values, x.kept.at("position_ids").values), ids.lengths};
+    embedded.hidden = {
+        encoder->embeddings(ids.values, x.kept.at("token_type_ids").values, x.kept.at("position_ids").values),
+        ids.lengths};
     return embedded;
   }
   auto& hidden = x.hidden;
   const auto& lengths = needed ? needed->lengths : hidden.lengths;
-  hidden.values = encoder->layers[index - 1]->forward(hidden.values, hidden.lengths, needed ? needed->index : Tensor(), lengths);
+  hidden.values =
+      encoder->layers[index - 1]->forward(hidden.values, hidden.lengths, needed ? needed->index : Tensor(), lengths);
   if (needed) hidden.lengths = needed->lengths;
   return x;
 }

@@ -35,8 +35,7 @@ struct RobertaModel final : PostNormModel {
 
 /// dropout, dense, tanh, dropout, projection on the first token.
 struct RobertaSequenceHead final : Head {
-  RobertaSequenceHead(const PostNormConfig& c, int64_t num_labels)
-      : dropout(c.head_dropout()) {
+  RobertaSequenceHead(const PostNormConfig& c, int64_t num_labels) : dropout(c.head_dropout()) {
     const auto classifier = register_module("classifier", std::make_shared<torch::nn::Module>());
     dense = classifier->register_module("dense", nn::Linear(c.hidden_size, c.hidden_size));
     out_proj = classifier->register_module("out_proj", nn::Linear(c.hidden_size, num_labels));
@@ -82,7 +81,8 @@ std::shared_ptr<Model> create(const Json& json, const Task& task) {
   const auto model = std::make_shared<RobertaModel>("roberta", c);
   if (task.kind == "features") model->head = features_head("roberta", c.hidden_size, true);
   else if (task.kind == "tokens") model->head = token_head(c.hidden_size, task.num_labels, c.head_dropout());
-  else if (task.kind == "masked_lm") model->head = std::make_shared<RobertaMaskedLmHead>(c, model->encoder->embeddings->word_embeddings);
+  else if (task.kind == "masked_lm")
+    model->head = std::make_shared<RobertaMaskedLmHead>(c, model->encoder->embeddings->word_embeddings);
   else model->head = std::make_shared<RobertaSequenceHead>(c, task.num_labels);
   return model;
 }
@@ -103,7 +103,8 @@ Architecture roberta() {
       .create = create,
       .class_name = class_name,
       .rules = {drop("*.position_ids"), drop("lm_head."), drop("classifier."), drop("roberta.pooler.")},
-      .tied = {{"lm_head.decoder.weight", "roberta.embeddings.word_embeddings.weight"}, {"lm_head.decoder.bias", "lm_head.bias"}},
+      .tied = {{"lm_head.decoder.weight", "roberta.embeddings.word_embeddings.weight"},
+               {"lm_head.decoder.bias", "lm_head.bias"}},
   };
 }
 

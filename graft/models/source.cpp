@@ -5,9 +5,12 @@
 namespace graft::models {
 
 Source Source::open(const std::filesystem::path& folder) {
-  GRAFT_CHECK(model, std::filesystem::exists(folder), "{}: there is no such model folder. Give the folder that holds config.json and the weights.", folder.string());
+  GRAFT_CHECK(model, std::filesystem::exists(folder),
+              "{}: there is no such model folder. Give the folder that holds config.json and the weights.",
+              folder.string());
   const auto config_path = folder / "config.json";
-  GRAFT_CHECK(model, std::filesystem::exists(config_path), "{}: has no config.json. Give the folder of a model as transformers saves it.", folder.string());
+  GRAFT_CHECK(model, std::filesystem::exists(config_path),
+              "{}: has no config.json. Give the folder of a model as transformers saves it.", folder.string());
   Source source;
   source.folder = folder;
   try {
@@ -15,7 +18,8 @@ Source Source::open(const std::filesystem::path& folder) {
   } catch (const Json::parse_error& e) {
     fail(Kind::model, "{}: is not JSON ({}). Download the model again.", config_path.string(), e.what());
   }
-  GRAFT_CHECK(model, source.config.is_object(), "{}: is not a JSON object. Download the model again.", config_path.string());
+  GRAFT_CHECK(model, source.config.is_object(), "{}: is not a JSON object. Download the model again.",
+              config_path.string());
   source.architecture = &find_architecture(source.config);
   source.checkpoint = io::read_checkpoint(folder);
   return source;
@@ -40,7 +44,8 @@ Loaded load(const Source& source, const Task& task, uint64_t seed, bool keep_hea
     // A head for other labels starts fresh; what was pretrained with the encoder (a pooler) stays.
     torch::NoGradGuard no_grad;
     for (auto& item : loaded.model->head->named_parameters()) {
-      if (item.key().starts_with(source.architecture->prefix + ".") || !loaded.report.key_in_file.contains(item.key())) continue;
+      if (item.key().starts_with(source.architecture->prefix + ".") || !loaded.report.key_in_file.contains(item.key()))
+        continue;
       item.value().copy_(fresh.at(item.key()));
       loaded.report.key_in_file.erase(item.key());
       loaded.report.fresh.push_back(item.key());
@@ -64,7 +69,9 @@ Task task_of(const Json& config, const Architecture& architecture) {
     if (name == architecture.class_name({"masked_lm"})) return {"masked_lm"};
     if (name == architecture.class_name({"tokens", labels})) return {"tokens", labels};
     if (name == architecture.class_name({"classification", labels})) {
-      const auto problem = config.contains("problem_type") && config["problem_type"].is_string() ? config["problem_type"].get<std::string>() : std::string();
+      const auto problem = config.contains("problem_type") && config["problem_type"].is_string()
+                               ? config["problem_type"].get<std::string>()
+                               : std::string();
       if (problem == "multi_label_classification") return {"multilabel", labels};
       if (problem == "regression" || (problem.empty() && labels == 1)) return {"regression", labels};
       return {"classification", labels};

@@ -17,10 +17,15 @@ Tensor silu(const Tensor& x) { return torch::silu(x); }
 Tensor tanh(const Tensor& x) { return torch::tanh(x); }
 
 const std::map<std::string, Activation>& table() {
-  static const std::map<std::string, Activation> kTable{
-      {"gelu", gelu_erf},      {"gelu_new", gelu_tanh}, {"gelu_fast", gelu_tanh}, {"gelu_pytorch_tanh", gelu_tanh},
-      {"quick_gelu", quick_gelu}, {"relu", relu},       {"silu", silu},           {"swish", silu},
-      {"tanh", tanh}};
+  static const std::map<std::string, Activation> kTable{{"gelu", gelu_erf},
+                                                        {"gelu_new", gelu_tanh},
+                                                        {"gelu_fast", gelu_tanh},
+                                                        {"gelu_pytorch_tanh", gelu_tanh},
+                                                        {"quick_gelu", quick_gelu},
+                                                        {"relu", relu},
+                                                        {"silu", silu},
+                                                        {"swish", silu},
+                                                        {"tanh", tanh}};
   return kTable;
 }
 

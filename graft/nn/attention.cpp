@@ -17,13 +17,13 @@ std::vector<Run> runs_of(const std::vector<int64_t>& query_lengths, const std::v
   for (size_t i = 0; i < lengths.size(); ++i) {
     if (!runs.empty() && runs.back().query_length == query_lengths[i] && runs.back().length == lengths[i])
       ++runs.back().examples;
-    else
-      runs.push_back({1, query_lengths[i], lengths[i]});
+    else runs.push_back({1, query_lengths[i], lengths[i]});
   }
   return runs;
 }
 
-Tensor attend(const Tensor& query, const Tensor& key, const Tensor& value, const Run& run, int64_t num_heads, double dropout) {
+Tensor attend(const Tensor& query, const Tensor& key, const Tensor& value, const Run& run, int64_t num_heads,
+              double dropout) {
   if (run.query_length == 0) return query;  // nothing is read of these examples
   const auto heads = [&](const Tensor& x, int64_t length) {
     return x.view({run.examples, length, num_heads, -1}).transpose(1, 2);  // (b, H, T, D)

@@ -35,7 +35,10 @@ Tensor PostNormEmbeddingsImpl::forward(const Tensor& ids, const Tensor& type_ids
 }
 
 PostNormLayerImpl::PostNormLayerImpl(const PostNormOptions& o)
-    : num_heads(o.num_attention_heads), dropout(o.hidden_dropout_prob), attention_dropout(o.attention_probs_dropout_prob), act(activation(o.hidden_act, "config.json")) {
+    : num_heads(o.num_attention_heads),
+      dropout(o.hidden_dropout_prob),
+      attention_dropout(o.attention_probs_dropout_prob),
+      act(activation(o.hidden_act, "config.json")) {
   const auto C = o.hidden_size, F = o.intermediate_size;
   const auto attention = register_module("attention", std::make_shared<Level>());
   const auto self = attention->level("self");
@@ -64,8 +67,7 @@ PostNormEncoderImpl::PostNormEncoderImpl(const PostNormOptions& o) {
   embeddings = register_module("embeddings", PostNormEmbeddings(o));
   const auto encoder = register_module("encoder", std::make_shared<Level>());
   const auto list = encoder->level("layer");
-  for (int64_t i = 0; i < o.num_hidden_layers; ++i)
-    layers.push_back(list->add(std::to_string(i), PostNormLayer(o)));
+  for (int64_t i = 0; i < o.num_hidden_layers; ++i) layers.push_back(list->add(std::to_string(i), PostNormLayer(o)));
 }
 
 }  // namespace graft::nn

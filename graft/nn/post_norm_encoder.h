@@ -10,7 +10,8 @@
 namespace graft::nn {
 
 struct PostNormOptions {
-  int64_t vocab_size = 30522, hidden_size = 768, num_hidden_layers = 12, num_attention_heads = 12, intermediate_size = 3072;
+  int64_t vocab_size = 30522, hidden_size = 768, num_hidden_layers = 12, num_attention_heads = 12,
+          intermediate_size = 3072;
   int64_t max_position_embeddings = 512, type_vocab_size = 2, pad_token_id = 0;
   bool pad_has_position = false;  // the position table keeps a row for padding (RoBERTa)
   double layer_norm_eps = 1e-12, hidden_dropout_prob = 0.1, attention_probs_dropout_prob = 0.1;

@@ -36,7 +36,9 @@ void Journal::write(const std::string& event, Json fields) {
 }
 
 void Journal::cut(uint64_t size) {
-  GRAFT_CHECK(disk, size <= size_, "{}: is shorter than its checkpoint remembers; it was changed by hand. Start the run anew.", file_.string());
+  GRAFT_CHECK(disk, size <= size_,
+              "{}: is shorter than its checkpoint remembers; it was changed by hand. Start the run anew.",
+              file_.string());
   if (size < size_) io::truncate_file(file_, size);
   size_ = size;
 }

@@ -40,7 +40,8 @@ void Progress::step(const std::string& name, int64_t done, int64_t total, const 
   drawn_ = now;
   const double elapsed = std::chrono::duration<double>(now - started_).count();
   const double left = done > first_done_ ? elapsed / (done - first_done_) * (total - done) : 0;
-  const auto text = fmt::format("{}  {}/{}{}{}  {} left", name, done, total, facts.empty() ? "" : "  ", facts, duration(left));
+  const auto text =
+      fmt::format("{}  {}/{}{}{}  {} left", name, done, total, facts.empty() ? "" : "  ", facts, duration(left));
   if (!terminal_) {
     fmt::print(stderr, "{}\n", text);
     return;
@@ -48,7 +49,8 @@ void Progress::step(const std::string& name, int64_t done, int64_t total, const 
   constexpr int kWidth = 20;
   const auto filled = static_cast<int>(kWidth * done / total);
   clear();
-  fmt::print(stderr, "{}{}{} {}", color_ ? "\033[32m" : "", std::string(filled, '#') + std::string(kWidth - filled, '-'), color_ ? "\033[0m" : "", text);
+  fmt::print(stderr, "{}{}{} {}", color_ ? "\033[32m" : "",
+             std::string(filled, '#') + std::string(kWidth - filled, '-'), color_ ? "\033[0m" : "", text);
   std::fflush(stderr);
   open_ = true;
 }

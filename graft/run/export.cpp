@@ -23,21 +23,27 @@ Json config_of(const models::Source& source, const models::Task& task, const std
   config["id2label"] = names;
   config["label2id"] = ids;
   if (task.kind != "tokens")
-    config["problem_type"] = task.kind == "regression" ? "regression" : task.kind == "multilabel" ? "multi_label_classification" : "single_label_classification";
+    config["problem_type"] = task.kind == "regression"   ? "regression"
+                             : task.kind == "multilabel" ? "multi_label_classification"
+                                                         : "single_label_classification";
   return config;
 }
 
 std::string card_text(const ModelCard& card, const std::vector<std::string>& label_names) {
   std::string text = "---\nlibrary_name: transformers\n";
   text += fmt::format("base_model: {}\n", card.base_model);
-  text += fmt::format("pipeline_tag: {}\n---\n\n", card.task == "tokens" ? "token-classification" : card.task == "masked_lm" ? "fill-mask" : "text-classification");
+  text += fmt::format("pipeline_tag: {}\n---\n\n", card.task == "tokens"      ? "token-classification"
+                                                   : card.task == "masked_lm" ? "fill-mask"
+                                                                              : "text-classification");
   text += fmt::format("# {} for {}\n\nFine-tuned by graft from `{}`.\n", card.base_model, card.task, card.base_model);
   if (!label_names.empty()) text += "\nLabels: " + listed(label_names, 50) + ".\n";
   if (card.result.contains("verdict")) text += "\n" + card.result["verdict"]["sentence"].get<std::string>() + "\n";
   if (card.result.contains("phases") && !card.result["phases"].empty()) {
-    text += fmt::format("\n| phase | validation {} | gain |\n|---|---|---|\n", card.result["metric"].get<std::string>());
+    text +=
+        fmt::format("\n| phase | validation {} | gain |\n|---|---|---|\n", card.result["metric"].get<std::string>());
     for (const auto& phase : card.result["phases"])
-      text += fmt::format("| {} | {:.4f} | {:+.4f} |\n", phase["phase"].get<std::string>(), phase["validation"].get<double>(), phase["gain"].get<double>());
+      text += fmt::format("| {} | {:.4f} | {:+.4f} |\n", phase["phase"].get<std::string>(),
+                          phase["validation"].get<double>(), phase["gain"].get<double>());
   }
   for (const auto* key : {"test", "held_out"}) {
     if (!card.result.contains(key)) continue;
@@ -51,8 +57,8 @@ std::string card_text(const ModelCard& card, const std::vector<std::string>& lab
 }  // namespace
 
 std::string export_model(const std::filesystem::path& folder, const models::Source& source, const models::Model& model,
-                         const models::Task& task, const std::vector<std::string>& label_names, const data::Tokenizer& tokenizer,
-                         int64_t max_length, const ModelCard& card) {
+                         const models::Task& task, const std::vector<std::string>& label_names,
+                         const data::Tokenizer& tokenizer, int64_t max_length, const ModelCard& card) {
   const auto making = io::temporary_beside(folder);
   io::remove_all(making);
   io::make_folder(making);

@@ -15,7 +15,7 @@ struct ModelCard {
 /// Writes weights, config.json, tokenizer files and README.md beside each other into a temporary folder, then renames it to
 /// `folder`. An older folder of that name is replaced only then. Returns the SHA-256 of model.safetensors.
 std::string export_model(const std::filesystem::path& folder, const models::Source& source, const models::Model& model,
-                         const models::Task& task, const std::vector<std::string>& label_names, const data::Tokenizer& tokenizer,
-                         int64_t max_length, const ModelCard& card);
+                         const models::Task& task, const std::vector<std::string>& label_names,
+                         const data::Tokenizer& tokenizer, int64_t max_length, const ModelCard& card);
 
 }  // namespace graft::run

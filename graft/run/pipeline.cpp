@@ -26,15 +26,24 @@ using Tensors = std::map<std::string, Tensor>;
 
 struct Runner {
   Runner(const Recipe& recipe, Purpose purpose, report::Progress& progress)
-      : recipe(recipe), purpose(purpose), progress(progress), folder(recipe.output), journal(folder / "journal.jsonl"),
-        sessions(folder / "sessions.jsonl"), checkpoints(folder / "checkpoints") {}
+      : recipe(recipe),
+        purpose(purpose),
+        progress(progress),
+        folder(recipe.output),
+        journal(folder / "journal.jsonl"),
+        sessions(folder / "sessions.jsonl"),
+        checkpoints(folder / "checkpoints") {}
 
   // --- saving and resuming -------------------------------------------------------------------------------------
 
   void save(const std::string& stage, const Json& state, const Tensors& tensors, bool must) {
     const double since = std::chrono::duration<double>(Clock::now() - last_saved).count();
     if (!must && since < recipe.train.checkpoint_seconds) return;
-    const Json all{{"stage", stage}, {"state", state}, {"results", results}, {"journal_bytes", journal.size()}, {"identity", identity}};
+    const Json all{{"stage", stage},
+                   {"state", state},
+                   {"results", results},
+                   {"journal_bytes", journal.size()},
+                   {"identity", identity}};
     checkpoints.write(++checkpoint, {{"tensors.safetensors", models::to_views(tensors)}}, all);
     last_saved = Clock::now();
   }
@@ -64,10 +73,14 @@ struct Runner {
     if (saved_identity.is_null()) return;
     for (const auto* key : {"source", "data"})
       if (saved_identity.contains(key) && identity.contains(key))
-        GRAFT_CHECK(usage, saved_identity[key] == identity[key], "{}: the {} has changed since the run was started, so it cannot be resumed. Start a new run.", folder.string(), key);
+        GRAFT_CHECK(usage, saved_identity[key] == identity[key],
+                    "{}: the {} has changed since the run was started, so it cannot be resumed. Start a new run.",
+                    folder.string(), key);
     if (saved_identity["threads"] != identity["threads"])
-      progress.line(fmt::format("warning: the run was started with {} threads and goes on with {}; results will agree to rounding, not to the bit.",
-                                saved_identity["threads"].dump(), identity["threads"].dump()));
+      progress.line(
+          fmt::format("warning: the run was started with {} threads and goes on with {}; results will agree to "
+                      "rounding, not to the bit.",
+                      saved_identity["threads"].dump(), identity["threads"].dump()));
   }
 
   // --- stages --------------------------------------------------------------------------------------------------
@@ -91,8 +104,12 @@ struct Runner {
     const auto loaded = models::load(source, {"masked_lm"}, seed_of(recipe.seed, {"adapt", "head"}));
     const auto max_length = length_limit(recipe.adapt.max_length, tokenizer, *loaded.model);
     if (saved_stage.empty()) {
-      journal.write("start", {{"source", source.folder.filename().string()}, {"source_hash", identity["source"]}, {"seed", recipe.seed}});
-      if (!loaded.report.fresh.empty()) progress.line("the source has no masked-language head; it gets a fresh one, which first learns alone: " + listed(loaded.report.fresh, 3));
+      journal.write(
+          "start",
+          {{"source", source.folder.filename().string()}, {"source_hash", identity["source"]}, {"seed", recipe.seed}});
+      if (!loaded.report.fresh.empty())
+        progress.line("the source has no masked-language head; it gets a fresh one, which first learns alone: " +
+                      listed(loaded.report.fresh, 3));
     }
     const auto corpus = adapt::read_corpus(recipe.adapt, *loaded.model, tokenizer, max_length);
     const adapt::MaskRules rules(tokenizer, source.config.at("vocab_size").get<int64_t>(), recipe.adapt);
@@ -100,13 +117,18 @@ struct Runner {
     hooks.journal = [&](const std::string& event, Json fields) { journal.write(event, std::move(fields)); };
     hooks.save = [&](const Json& state, const Tensors& tensors, bool must) { save("adapt", state, tensors, must); };
     hooks.progress = &progress;
-    adapt::Adaptation stage(*loaded.model, corpus, rules, recipe.adapt, recipe.train, recipe.seed, !loaded.report.fresh.empty(), hooks);
+    adapt::Adaptation stage(*loaded.model, corpus, rules, recipe.adapt, recipe.train, recipe.seed,
+                            !loaded.report.fresh.empty(), hooks);
     if (saved_stage == "adapt") stage.resume(saved_state, saved_tensors);
     stage.run();
     results["adapt"] = stage.result();
     const auto target = purpose == Purpose::adapt ? folder / "model" : adapted_folder();
     export_model(target, source, *loaded.model, {"masked_lm"}, {}, tokenizer, max_length,
-                 {source.folder.filename().string(), "masked_lm", {{"held_out", {{"perplexity before", stage.result()["before"]["perplexity"]}, {"perplexity after", stage.result()["after"]["perplexity"]}}}}});
+                 {source.folder.filename().string(),
+                  "masked_lm",
+                  {{"held_out",
+                    {{"perplexity before", stage.result()["before"]["perplexity"]},
+                     {"perplexity after", stage.result()["after"]["perplexity"]}}}}});
     save("adapted", Json::object(), {}, true);
   }
 
@@ -117,8 +139,10 @@ struct Runner {
     const auto tokenizer = data::Tokenizer::load(source.folder);
     check_tokenizer(tokenizer, source);
     const auto dataset = data::read_dataset(recipe.data, recipe.seed);
-    const models::Task task{dataset.task, dataset.task == "regression" ? 1 : static_cast<int64_t>(dataset.label_names.size())};
-    const auto loaded = models::load(source, task, seed_of(recipe.seed, {"finetune", "head"}), models::label_names(source.config) == dataset.label_names);
+    const models::Task task{dataset.task,
+                            dataset.task == "regression" ? 1 : static_cast<int64_t>(dataset.label_names.size())};
+    const auto loaded = models::load(source, task, seed_of(recipe.seed, {"finetune", "head"}),
+                                     models::label_names(source.config) == dataset.label_names);
     auto& model = *loaded.model;
     const auto max_length = length_limit(recipe.max_length, tokenizer, model);
     const bool words = dataset.task == "tokens";
@@ -126,17 +150,26 @@ struct Runner {
     check_identity();
     const auto summary = data::summary(dataset);
     if (saved_stage != "finetune") {
-      journal.write("data", {{"summary", summary}, {"hash", dataset.hash}, {"max_length", max_length}, {"source", source.description(model)}, {"fresh", loaded.report.fresh}});
-      progress.title(source.description(model) + (adapted ? ", adapted from " + fs::path(recipe.source).filename().string() : ""));
+      journal.write("data", {{"summary", summary},
+                             {"hash", dataset.hash},
+                             {"max_length", max_length},
+                             {"source", source.description(model)},
+                             {"fresh", loaded.report.fresh}});
+      progress.title(source.description(model) +
+                     (adapted ? ", adapted from " + fs::path(recipe.source).filename().string() : ""));
       progress.line(data::summary_text(summary));
     }
     const auto train_inputs = tokenized(tokenizer, model, dataset.train, max_length, words);
     const auto validation_inputs = tokenized(tokenizer, model, dataset.validation, max_length, words);
     if (train_inputs.truncated > 0)
-      progress.line(fmt::format("{} of {} training texts reach the limit of {} tokens and are cut (max_length in the recipe)", train_inputs.truncated, train_inputs.size(), max_length));
+      progress.line(
+          fmt::format("{} of {} training texts reach the limit of {} tokens and are cut (max_length in the recipe)",
+                      train_inputs.truncated, train_inputs.size(), max_length));
 
     finetune::Setting setting{.model = model};
-    setting.random_copy = [&] { return models::random_copy(source, task, seed_of(recipe.seed, {"finetune", "random copy"})); };
+    setting.random_copy = [&] {
+      return models::random_copy(source, task, seed_of(recipe.seed, {"finetune", "random copy"}));
+    };
     setting.task = dataset.task;
     setting.label_names = dataset.label_names;
     setting.train = {&train_inputs, &dataset.train, words ? &train_inputs.first_tokens() : nullptr};
@@ -149,7 +182,10 @@ struct Runner {
     finetune::Hooks hooks;
     hooks.journal = [&](const std::string& event, Json fields) { journal.write(event, std::move(fields)); };
     hooks.save = [&](const Json& state, const Tensors& tensors, bool must) { save("finetune", state, tensors, must); };
-    hooks.first_step = [&] { sessions.write("first_step", {{"seconds_since_start", std::chrono::duration<double>(Clock::now() - began).count()}}); };
+    hooks.first_step = [&] {
+      sessions.write("first_step",
+                     {{"seconds_since_start", std::chrono::duration<double>(Clock::now() - began).count()}});
+    };
     hooks.progress = &progress;
     finetune::Schedule schedule(std::move(setting), hooks);
     if (saved_stage == "finetune") schedule.resume(saved_state, saved_tensors);
@@ -159,12 +195,14 @@ struct Runner {
     evaluate_test(model, dataset, tokenizer, max_length);
     auto card = results["finetune"];
     if (results.contains("test")) card["test"] = results["test"];
-    results["model_sha256"] = export_model(folder / "model", source, model, task, dataset.label_names, tokenizer, max_length,
-                                           {fs::path(recipe.source).filename().string(), dataset.task, card});
+    results["model_sha256"] =
+        export_model(folder / "model", source, model, task, dataset.label_names, tokenizer, max_length,
+                     {fs::path(recipe.source).filename().string(), dataset.task, card});
     if (recipe.features.folder.empty()) io::remove_all(folder / "features");
   }
 
-  void evaluate_test(models::Model& model, const data::Dataset& dataset, const data::Tokenizer& tokenizer, int64_t max_length) {
+  void evaluate_test(models::Model& model, const data::Dataset& dataset, const data::Tokenizer& tokenizer,
+                     int64_t max_length) {
     if (dataset.test.size() == 0) return;
     const bool words = dataset.task == "tokens";
     const auto inputs = tokenized(tokenizer, model, dataset.test, max_length, words);
@@ -172,8 +210,10 @@ struct Runner {
     std::set<std::string> all{"head"};
     for (const auto& group : model.groups) all.insert(group.name);
     model.unfreeze_only(all);  // nothing is stored for the test split
-    const train::Supervised stream(model, feed, dataset.task, dataset.label_names, dataset.test, words ? &inputs.first_tokens() : nullptr);
-    results["test"] = train::all_metrics(train::evaluate(model, stream, recipe.train.micro_batch_tokens, recipe.train.precision == "bfloat16"));
+    const train::Supervised stream(model, feed, dataset.task, dataset.label_names, dataset.test,
+                                   words ? &inputs.first_tokens() : nullptr);
+    results["test"] = train::all_metrics(
+        train::evaluate(model, stream, recipe.train.micro_batch_tokens, recipe.train.precision == "bfloat16"));
     results["test"]["examples"] = dataset.test.size();
     journal.write("test", results["test"]);
     std::string text = "test:";
@@ -187,7 +227,9 @@ struct Runner {
     at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
     at::globalContext().setDeterministicFillUninitializedMemory(false);
     const bool begun = fs::exists(folder / "recipe.toml");
-    GRAFT_CHECK(usage, resume || !begun, "{}: holds a run already. Resume it with --resume {}, or give another output folder.", folder.string(), folder.string());
+    GRAFT_CHECK(usage, resume || !begun,
+                "{}: holds a run already. Resume it with --resume {}, or give another output folder.", folder.string(),
+                folder.string());
     start();
     identity["threads"] = at::get_num_threads();
     identity["source"] = io::checkpoint_hash(io::read_checkpoint(recipe.source));
@@ -208,7 +250,8 @@ struct Runner {
       throw;
     }
     results["model"] = (folder / "model").string();
-    journal.write("done", {{"test", results.value("test", Json())}, {"model_sha256", results.value("model_sha256", Json())}});
+    journal.write("done",
+                  {{"test", results.value("test", Json())}, {"model_sha256", results.value("model_sha256", Json())}});
     save("done", Json::object(), {}, true);
     sessions.write("finished", {});
     return results;

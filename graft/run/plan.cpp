@@ -30,7 +30,8 @@ int64_t trainable_parameters(const models::Model& model) {
 }
 
 /// Seconds per row of what a phase does, from batches spread over the split's lengths.
-double seconds_per_row(const std::vector<std::vector<int64_t>>& batches, const train::Stream& stream, const std::function<void(const std::vector<int64_t>&)>& work) {
+double seconds_per_row(const std::vector<std::vector<int64_t>>& batches, const train::Stream& stream,
+                       const std::function<void(const std::vector<int64_t>&)>& work) {
   constexpr double kBudget = 1.5;  // seconds
   double seconds = 0, rows = 0;
   work(batches[batches.size() / 2]);  // the first pass also allocates
@@ -48,17 +49,21 @@ Json plan_recipe(const Recipe& recipe, Purpose purpose, report::Progress& progre
   const auto source = models::Source::open(recipe.source);
   const auto tokenizer = data::Tokenizer::load(source.folder);
   check_tokenizer(tokenizer, source);
-  if (purpose == Purpose::adapt) return {{"source", source.folder.filename().string()}, {"phases", {{{"phase", "adapt"}, {"epochs", recipe.adapt.epochs}}}}};
+  if (purpose == Purpose::adapt)
+    return {{"source", source.folder.filename().string()},
+            {"phases", {{{"phase", "adapt"}, {"epochs", recipe.adapt.epochs}}}}};
   const auto dataset = data::read_dataset(recipe.data, recipe.seed);
   progress.line(data::summary_text(data::summary(dataset)));
-  const models::Task task{dataset.task, dataset.task == "regression" ? 1 : static_cast<int64_t>(dataset.label_names.size())};
+  const models::Task task{dataset.task,
+                          dataset.task == "regression" ? 1 : static_cast<int64_t>(dataset.label_names.size())};
   const auto loaded = models::load(source, task, recipe.seed, false);
   auto& model = *loaded.model;
   const bool words = dataset.task == "tokens";
   const auto max_length = length_limit(recipe.max_length, tokenizer, model);
   const auto inputs = tokenized(tokenizer, model, dataset.train, max_length, words);
   const features::Feed feed(model, inputs);
-  const train::Supervised stream(model, feed, dataset.task, dataset.label_names, dataset.train, words ? &inputs.first_tokens() : nullptr);
+  const train::Supervised stream(model, feed, dataset.task, dataset.label_names, dataset.train,
+                                 words ? &inputs.first_tokens() : nullptr);
 
   const auto& chain = model.chains.front();
   const auto blocks = static_cast<int64_t>(chain.blocks.size());
@@ -68,31 +73,43 @@ Json plan_recipe(const Recipe& recipe, Purpose purpose, report::Progress& progre
 
   // Capture and training steps are timed on examples of this data set, at their own lengths.
   model.unfreeze_only({"head"});
-  const double capture = all_rows * validation_share * seconds_per_row(train::batches_by_rows(stream, recipe.features.capture_tokens), stream, [&](const auto& examples) {
-    const torch::NoGradGuard no_grad;
-    model.eval();
-    model.forward(chain.name, 0, blocks, inputs.batch(chain.name, examples), model.head->reads());
-  });
+  const double capture =
+      all_rows * validation_share *
+      seconds_per_row(train::batches_by_rows(stream, recipe.features.capture_tokens), stream,
+                      [&](const auto& examples) {
+                        const torch::NoGradGuard no_grad;
+                        model.eval();
+                        model.forward(chain.name, 0, blocks, inputs.batch(chain.name, examples), model.head->reads());
+                      });
   Json phases = Json::array();
   uint64_t disk = 0;
   double low = 0, high = 0;
   const auto add = [&](const std::string& name, int64_t epochs, int64_t fewest, double seconds_per_epoch, double once) {
-    phases.push_back({{"phase", name}, {"epochs", epochs}, {"trainable_parameters", trainable_parameters(model)}, {"seconds_per_epoch", seconds_per_epoch}, {"seconds_once", once}});
+    phases.push_back({{"phase", name},
+                      {"epochs", epochs},
+                      {"trainable_parameters", trainable_parameters(model)},
+                      {"seconds_per_epoch", seconds_per_epoch},
+                      {"seconds_once", once}});
     low += once + fewest * seconds_per_epoch;
     high += once + epochs * seconds_per_epoch;
   };
   const auto training = [&] {
     model.train();
     const auto boundary = model.boundary(chain.name);
-    const auto seconds = seconds_per_row(train::epoch_batches(stream, recipe.train.batch_size, recipe.seed), stream, [&](const auto& examples) {
-      std::map<std::string, models::Activations> entering;
-      entering[chain.name] = feed.enter(chain.name, boundary, examples, model.head->reads());
-      (stream.loss_sum(train::forward_behind(model, std::move(entering), std::nullopt), examples, 0) / examples.size()).backward();
-    });
+    const auto seconds = seconds_per_row(
+        train::epoch_batches(stream, recipe.train.batch_size, recipe.seed), stream, [&](const auto& examples) {
+          std::map<std::string, models::Activations> entering;
+          entering[chain.name] = feed.enter(chain.name, boundary, examples, model.head->reads());
+          (stream.loss_sum(train::forward_behind(model, std::move(entering), std::nullopt), examples, 0) /
+           examples.size())
+              .backward();
+        });
     for (auto& item : model.parameters_by_key()) item.value().mutable_grad() = models::Tensor();
     return seconds * all_rows;
   };
-  const auto stored = [&](int64_t boundary) { return features::store_bytes(model, chain.name, boundary, inputs, recipe.features) * validation_share; };
+  const auto stored = [&](int64_t boundary) {
+    return features::store_bytes(model, chain.name, boundary, inputs, recipe.features) * validation_share;
+  };
 
   const auto& f = recipe.finetune;
   add("head", f.head.epochs, f.head.min_epochs, 0.02 * static_cast<double>(dataset.train.size()) / 1000, capture);
@@ -104,7 +121,8 @@ Json plan_recipe(const Recipe& recipe, Purpose purpose, report::Progress& progre
     model.unfreeze_only(trainable);
     // The prefix is read from the store: its share of the time is the capture pass's.
     const double prefix = capture / validation_share * static_cast<double>(blocks - unit) / static_cast<double>(blocks);
-    add(fmt::format("unfreeze {}", unit), f.unfreeze.epochs, unit == 1 ? f.unfreeze.epochs : 0, std::max(0.0, training() - prefix), 0);
+    add(fmt::format("unfreeze {}", unit), f.unfreeze.epochs, unit == 1 ? f.unfreeze.epochs : 0,
+        std::max(0.0, training() - prefix), 0);
     disk += static_cast<uint64_t>(stored(blocks - unit));
   }
   for (const auto& group : model.groups) trainable.insert(group.name);

@@ -16,11 +16,16 @@ class Checks {
   void one_of(const std::string& key, const std::string& found, const std::vector<std::string>& known) {
     if (std::find(known.begin(), known.end(), found) != known.end()) return;
     const auto guess = nearest(found, known);
-    mistakes_.push_back(fmt::format("{}: expected one of {}, found \"{}\"{}", key, listed(known), found, guess.empty() ? "" : "; did you mean \"" + guess + "\"?"));
+    mistakes_.push_back(fmt::format("{}: expected one of {}, found \"{}\"{}", key, listed(known), found,
+                                    guess.empty() ? "" : "; did you mean \"" + guess + "\"?"));
   }
-  void at_least(const std::string& key, double least, double found) { expect(found >= least, key, fmt::format("at least {:g}", least), found); }
+  void at_least(const std::string& key, double least, double found) {
+    expect(found >= least, key, fmt::format("at least {:g}", least), found);
+  }
   void positive(const std::string& key, double found) { expect(found > 0, key, "more than 0", found); }
-  void fraction(const std::string& key, double found) { expect(found >= 0 && found < 1, key, "from 0 to below 1", found); }
+  void fraction(const std::string& key, double found) {
+    expect(found >= 0 && found < 1, key, "from 0 to below 1", found);
+  }
 
  private:
   std::vector<std::string>& mistakes_;
@@ -28,7 +33,10 @@ class Checks {
 
 void check_data(const Recipe& r, Checks& c, std::vector<std::string>& mistakes) {
   const auto& d = r.data;
-  if (d.path.empty() && d.train.empty()) mistakes.push_back("data.path: is missing; give a folder of train, validation and test files, or one file (or name them by data.train, data.validation, data.test)");
+  if (d.path.empty() && d.train.empty())
+    mistakes.push_back(
+        "data.path: is missing; give a folder of train, validation and test files, or one file (or name them by "
+        "data.train, data.validation, data.test)");
   if (!d.path.empty() && !d.train.empty()) mistakes.push_back("data.path and data.train: give one of them, not both");
   c.one_of("data.task", d.task, {"classification", "multilabel", "regression", "tokens"});
   c.one_of("data.bad_rows", d.bad_rows, {"stop", "skip"});
@@ -66,7 +74,8 @@ void check_adapt(const Recipe& r, Checks& c) {
   c.at_least("adapt.head_epochs", 0, a.head_epochs);
   c.positive("adapt.head_learning_rate", a.head_learning_rate);
   c.positive("adapt.learning_rate", a.learning_rate);
-  c.expect(a.mask_probability > 0 && a.mask_probability < 1, "adapt.mask_probability", "between 0 and 1", a.mask_probability);
+  c.expect(a.mask_probability > 0 && a.mask_probability < 1, "adapt.mask_probability", "between 0 and 1",
+           a.mask_probability);
   c.fraction("adapt.held_out_fraction", a.held_out_fraction);
   c.positive("adapt.held_out_fraction", a.held_out_fraction);
   c.at_least("adapt.max_length", 8, a.max_length);
@@ -146,10 +155,12 @@ Recipe read_recipe(Json json, const std::vector<std::string>& set, Purpose purpo
     check_data(recipe, checks, mistakes);
     check_finetune(recipe, checks);
   }
-  if (purpose == Purpose::adapt && recipe.adapt.corpus.empty()) mistakes.push_back("adapt.corpus: is missing; give a file or folder of unlabelled text");
+  if (purpose == Purpose::adapt && recipe.adapt.corpus.empty())
+    mistakes.push_back("adapt.corpus: is missing; give a file or folder of unlabelled text");
   if (purpose != Purpose::finetune) check_adapt(recipe, checks);
   if (mistakes.empty()) return recipe;
-  std::string text = fmt::format("the recipe has {} {}:", mistakes.size(), mistakes.size() == 1 ? "mistake" : "mistakes");
+  std::string text =
+      fmt::format("the recipe has {} {}:", mistakes.size(), mistakes.size() == 1 ? "mistake" : "mistakes");
   for (const auto& mistake : mistakes) text += "\n  " + mistake;
   throw Error(Kind::usage, text);
 }

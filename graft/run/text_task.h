@@ -14,7 +14,7 @@ void check_tokenizer(const data::Tokenizer& tokenizer, const models::Source& sou
 /// The length limit: the recipe's, the tokenizer's and the model's, whichever is least.
 int64_t length_limit(int64_t wanted, const data::Tokenizer& tokenizer, const models::Model& model);
 
-features::TextInputs tokenized(const data::Tokenizer& tokenizer, const models::Model& model, const data::Examples& examples,
-                               int64_t max_length, bool keep_words);
+features::TextInputs tokenized(const data::Tokenizer& tokenizer, const models::Model& model,
+                               const data::Examples& examples, int64_t max_length, bool keep_words);
 
 }  // namespace graft::run

@@ -7,8 +7,9 @@
 namespace graft::train {
 
 void AdamW::add(const std::string& name, const Tensor& parameter, double learning_rate, double weight_decay) {
-  auto set = std::find_if(sets_.begin(), sets_.end(),
-                          [&](const Set& s) { return s.learning_rate == learning_rate && s.weight_decay == weight_decay; });
+  auto set = std::find_if(sets_.begin(), sets_.end(), [&](const Set& s) {
+    return s.learning_rate == learning_rate && s.weight_decay == weight_decay;
+  });
   if (set == sets_.end()) {
     sets_.push_back({learning_rate, weight_decay});
     set = sets_.end() - 1;
@@ -46,7 +47,8 @@ void AdamW::step(double factor) {
     for (const auto& parameter : set.parameters) grads.push_back(parameter.grad());
     at::_foreach_add_(set.steps, 1);
     at::_fused_adamw_(set.parameters, grads, set.exp_avgs, set.exp_avg_sqs, {}, set.steps, set.learning_rate * factor,
-                      options_.beta1, options_.beta2, set.weight_decay, options_.epsilon, /*amsgrad=*/false, /*maximize=*/false);
+                      options_.beta1, options_.beta2, set.weight_decay, options_.epsilon, /*amsgrad=*/false,
+                      /*maximize=*/false);
   }
 }
 
@@ -70,7 +72,9 @@ void AdamW::load_state(const std::map<std::string, Tensor>& state) {
   const auto restore = [&](Tensor& target, const std::string& name) {
     const auto found = state.find(name);
     GRAFT_CHECK(disk, found != state.end() && found->second.sizes() == target.sizes(),
-                "the checkpoint does not fit the run: the optimizer's {} is missing or has another shape. Resume with the recipe that the run was started with.", name);
+                "the checkpoint does not fit the run: the optimizer's {} is missing or has another shape. Resume with "
+                "the recipe that the run was started with.",
+                name);
     target.copy_(found->second);
   };
   for (auto& set : sets_)

@@ -54,7 +54,9 @@ std::set<Entity> entities(const std::vector<std::string>& tags) {
   return found;
 }
 
-double f1(double hits, double predicted, double target) { return predicted + target == 0 ? 0 : 2 * hits / (predicted + target); }
+double f1(double hits, double predicted, double target) {
+  return predicted + target == 0 ? 0 : 2 * hits / (predicted + target);
+}
 
 std::vector<std::string> tags(const std::vector<int64_t>& labels, const std::vector<std::string>& names) {
   std::vector<std::string> words;
@@ -63,14 +65,16 @@ std::vector<std::string> tags(const std::vector<int64_t>& labels, const std::vec
 }
 
 bool names_entities(const std::vector<std::string>& names) {
-  return std::any_of(names.begin(), names.end(), [](const auto& n) { return n.starts_with("B-") || n.starts_with("I-"); });
+  return std::any_of(names.begin(), names.end(),
+                     [](const auto& n) { return n.starts_with("B-") || n.starts_with("I-"); });
 }
 
 double token_metric(const std::string& name, const Predictions& p, const std::vector<int64_t>& examples) {
   if (name == "entity_f1") {
     double hits = 0, predicted = 0, target = 0;
     for (const auto i : examples) {
-      const auto a = entities(tags(p.token_predicted[i], p.label_names)), b = entities(tags(p.token_target[i], p.label_names));
+      const auto a = entities(tags(p.token_predicted[i], p.label_names)),
+                 b = entities(tags(p.token_target[i], p.label_names));
       for (const auto& e : a) hits += b.contains(e);
       predicted += a.size();
       target += b.size();
@@ -103,7 +107,8 @@ double mcc(const Tensor& predicted, const Tensor& target, int64_t K) {
   const auto c = confusion(predicted, target, K);
   const double n = c.sum().item<double>(), hits = c.diag().sum().item<double>();
   const auto p = c.sum(0), t = c.sum(1);
-  const double cross = (p * t).sum().item<double>(), pp = (p * p).sum().item<double>(), tt = (t * t).sum().item<double>();
+  const double cross = (p * t).sum().item<double>(), pp = (p * p).sum().item<double>(),
+               tt = (t * t).sum().item<double>();
   return finite_or_zero((hits * n - cross) / std::sqrt((n * n - pp) * (n * n - tt)));
 }
 
@@ -129,7 +134,8 @@ double macro_auroc(const Tensor& scores, const Tensor& target) {
 }
 
 double pearson(const Tensor& a, const Tensor& b) {
-  const auto x = a.to(torch::kFloat64) - a.to(torch::kFloat64).mean(), y = b.to(torch::kFloat64) - b.to(torch::kFloat64).mean();
+  const auto x = a.to(torch::kFloat64) - a.to(torch::kFloat64).mean(),
+             y = b.to(torch::kFloat64) - b.to(torch::kFloat64).mean();
   return finite_or_zero(((x * y).sum() / (x.norm() * y.norm())).item<double>());
 }
 
@@ -142,7 +148,8 @@ double micro_f1(const Tensor& predicted, const Tensor& target) {
   return f1((p * t).sum().item<double>(), p.sum().item<double>(), t.sum().item<double>());
 }
 
-double entity_f1(const std::vector<std::vector<std::string>>& predicted, const std::vector<std::vector<std::string>>& target) {
+double entity_f1(const std::vector<std::vector<std::string>>& predicted,
+                 const std::vector<std::vector<std::string>>& target) {
   double hits = 0, p = 0, t = 0;
   for (size_t i = 0; i < predicted.size(); ++i) {
     const auto a = entities(predicted[i]), b = entities(target[i]);
@@ -169,13 +176,16 @@ double metric_of(const std::string& name, const Predictions& p, const std::vecto
   if (p.task == "tokens") return token_metric(name, p, examples);
   const auto index = torch::tensor(examples, torch::kInt64);
   const auto scores = p.scores.index_select(0, index), targets = p.targets.index_select(0, index);
-  if (p.task == "regression") return name == "spearman" ? spearman(scores.select(1, 0), targets) : pearson(scores.select(1, 0), targets);
-  if (p.task == "multilabel") return name == "macro_auroc" ? macro_auroc(scores, targets) : micro_f1(scores > 0, targets);
+  if (p.task == "regression")
+    return name == "spearman" ? spearman(scores.select(1, 0), targets) : pearson(scores.select(1, 0), targets);
+  if (p.task == "multilabel")
+    return name == "macro_auroc" ? macro_auroc(scores, targets) : micro_f1(scores > 0, targets);
   const auto predicted = scores.argmax(1);
   const auto K = scores.size(1);
   if (name == "macro_f1") return macro_f1(predicted, targets, K);
   if (name == "mcc") return mcc(predicted, targets, K);
-  if (name == "auroc") return K == 2 ? auroc(scores.select(1, 1) - scores.select(1, 0), targets) : macro_auroc(scores.softmax(1), targets);
+  if (name == "auroc")
+    return K == 2 ? auroc(scores.select(1, 1) - scores.select(1, 0), targets) : macro_auroc(scores.softmax(1), targets);
   return accuracy(predicted, targets);
 }
 

@@ -29,16 +29,17 @@ double spearman(const Tensor& a, const Tensor& b);
 /// Micro F1 over multi-hot (n, K) 0/1.
 double micro_f1(const Tensor& predicted, const Tensor& target);
 /// F1 over whole entities as seqeval counts them (IOB2: B-X, I-X, O; an I- after another kind begins one).
-double entity_f1(const std::vector<std::vector<std::string>>& predicted, const std::vector<std::vector<std::string>>& target);
+double entity_f1(const std::vector<std::vector<std::string>>& predicted,
+                 const std::vector<std::vector<std::string>>& target);
 
 /// Predictions of one split: what metrics and bootstrap need, and no logits of tokens.
 struct Predictions {
-  std::string task;              // as data::Dataset::task, or masked_lm
-  Tensor scores;                 // (n, K) float: logits of classes, values of a regression
-  Tensor targets;                // (n) int64 classes, (n, K) multi-hot, (n) float values
+  std::string task;  // as data::Dataset::task, or masked_lm
+  Tensor scores;     // (n, K) float: logits of classes, values of a regression
+  Tensor targets;    // (n) int64 classes, (n, K) multi-hot, (n) float values
   std::vector<std::vector<int64_t>> token_predicted, token_target;  // tokens: labels of the words of each example
   std::vector<std::string> label_names;
-  double loss = 0;               // mean
+  double loss = 0;  // mean
 };
 
 /// All metrics that the task has, by name.

@@ -19,8 +19,10 @@ struct TrainOptions {
   template <class Visitor>
   void visit(Visitor&& field) {
     field("batch_size", batch_size, "examples of one step (Devlin et al. 2019, A.3)");
-    field("micro_batch_tokens", micro_batch_tokens, "a step with more tokens is computed in parts, with the same gradient");
-    field("warmup_fraction", warmup_fraction, "part of a phase in which the learning rate rises (Devlin et al. 2019, A.2)");
+    field("micro_batch_tokens", micro_batch_tokens,
+          "a step with more tokens is computed in parts, with the same gradient");
+    field("warmup_fraction", warmup_fraction,
+          "part of a phase in which the learning rate rises (Devlin et al. 2019, A.2)");
     field("weight_decay", weight_decay, "AdamW's, none on biases and norms (Devlin et al. 2019, A.2)");
     field("max_gradient_norm", max_gradient_norm, "gradients are scaled to this norm; 0 for never");
     field("precision", precision, "float32, or bfloat16 for autocast");

@@ -17,15 +17,22 @@ bool decays(const Tensor& parameter) { return parameter.dim() > 1; }
 
 }  // namespace
 
-Phase::Phase(models::Model& model, PhasePlan plan, const TrainOptions& options, const Stream& train, const Stream& validation,
-             uint64_t seed, std::vector<std::shared_ptr<LossTerm>> terms)
-    : model_(model), plan_(std::move(plan)), options_(options), train_(train), validation_(validation), seed_(seed),
-      terms_(std::move(terms)), optimizer_(AdamW::Options{}) {
+Phase::Phase(models::Model& model, PhasePlan plan, const TrainOptions& options, const Stream& train,
+             const Stream& validation, uint64_t seed, std::vector<std::shared_ptr<LossTerm>> terms)
+    : model_(model),
+      plan_(std::move(plan)),
+      options_(options),
+      train_(train),
+      validation_(validation),
+      seed_(seed),
+      terms_(std::move(terms)),
+      optimizer_(AdamW::Options{}) {
   model_.unfreeze_only(plan_.trainable);
   for (const auto& item : model_.parameters_by_key()) {
     const auto group = model_.group_of(item.key());
     if (!plan_.trainable.contains(group)) continue;
-    optimizer_.add(item.key(), item.value(), plan_.learning_rates.at(group), decays(item.value()) ? plan_.weight_decay : 0);
+    optimizer_.add(item.key(), item.value(), plan_.learning_rates.at(group),
+                   decays(item.value()) ? plan_.weight_decay : 0);
   }
   if (plan_.start_metric) {
     state_.has_best = true;
@@ -49,15 +56,18 @@ void Phase::run(const PhaseHooks& hooks) {
   model_.train();
   while (!state_.done) {
     const auto epoch = static_cast<uint64_t>(state_.epoch);
-    const auto batches = epoch_batches(train_, options_.batch_size, seed_of(seed_, {plan_.stage, plan_.name, "order"}, {epoch}));
+    const auto batches =
+        epoch_batches(train_, options_.batch_size, seed_of(seed_, {plan_.stage, plan_.name, "order"}, {epoch}));
     const auto steps = static_cast<int64_t>(batches.size());
     for (; state_.step < steps; ++state_.step) {
       stop_if_interrupted();
       // One step ahead, so that the first step learns too.
-      const double position = static_cast<double>(state_.epoch * steps + state_.step + 1) / static_cast<double>(plan_.epochs * steps + 1);
+      const double position =
+          static_cast<double>(state_.epoch * steps + state_.step + 1) / static_cast<double>(plan_.epochs * steps + 1);
       train_step(batches[state_.step], position);
       if (hooks.step_done)
-        hooks.step_done(state_.epoch, state_.step + 1, steps, state_.weight_sum > 0 ? state_.loss_sum / state_.weight_sum : 0,
+        hooks.step_done(state_.epoch, state_.step + 1, steps,
+                        state_.weight_sum > 0 ? state_.loss_sum / state_.weight_sum : 0,
                         static_cast<int64_t>(batches[state_.step].size()));
     }
     finish_epoch(hooks);
@@ -72,7 +82,8 @@ void Phase::train_step(const std::vector<int64_t>& batch, double position) {
   double loss_sum = 0;
   uint64_t part = 0;
   for (const auto& examples : micro_batches(train_, batch, options_.micro_batch_tokens)) {
-    torch::manual_seed(seed_of(seed_, {plan_.stage, plan_.name, "dropout"}, {epoch, static_cast<uint64_t>(state_.step), part++}));
+    torch::manual_seed(
+        seed_of(seed_, {plan_.stage, plan_.name, "dropout"}, {epoch, static_cast<uint64_t>(state_.step), part++}));
     Tensor loss;
     {
       const Autocast autocast(model_.device(), options_.precision == "bfloat16");
@@ -84,15 +95,19 @@ void Phase::train_step(const std::vector<int64_t>& batch, double position) {
     loss_sum += loss.item<double>() * total;
     if (!std::isfinite(loss_sum)) {
       const auto block = first_bad_block(model_, train_, examples, epoch);
-      fail(Kind::numerical, "{}, epoch {}, step {}: the loss is {}. The first values that are not finite come from: {}. The best weights so far are "
+      fail(Kind::numerical,
+           "{}, epoch {}, step {}: the loss is {}. The first values that are not finite come from: {}. The best "
+           "weights so far are "
            "in the run's newest checkpoint; lower the learning rate of this phase, or train in float32.",
            plan_.name, state_.epoch + 1, state_.step + 1, loss_sum, block);
     }
     loss.backward();
   }
   const double norm = optimizer_.clip_gradients(options_.max_gradient_norm);
-  GRAFT_CHECK(numerical, std::isfinite(norm), "{}, epoch {}, step {}: the gradients are not finite while the loss is. The best weights so far are in "
-              "the run's newest checkpoint; lower the learning rate of this phase, or train in float32.", plan_.name, state_.epoch + 1, state_.step + 1);
+  GRAFT_CHECK(numerical, std::isfinite(norm),
+              "{}, epoch {}, step {}: the gradients are not finite while the loss is. The best weights so far are in "
+              "the run's newest checkpoint; lower the learning rate of this phase, or train in float32.",
+              plan_.name, state_.epoch + 1, state_.step + 1);
   optimizer_.step(linear_warmup_decay(position, options_.warmup_fraction));
   state_.loss_sum += loss_sum;
   state_.weight_sum += total;
@@ -102,7 +117,9 @@ void Phase::finish_epoch(const PhaseHooks& hooks) {
   const auto predictions = this->predictions();
   const double value = metric_of(plan_.metric, predictions);
   const double sign = smaller_is_better(plan_.metric) ? -1 : 1;
-  GRAFT_CHECK(numerical, std::isfinite(value), "{}, epoch {}: the validation {} is not a finite number. The best weights so far are in the run's newest checkpoint.",
+  GRAFT_CHECK(numerical, std::isfinite(value),
+              "{}, epoch {}: the validation {} is not a finite number. The best weights so far are in the run's newest "
+              "checkpoint.",
               plan_.name, state_.epoch + 1, plan_.metric);
   ++state_.epoch;
   const bool best = !state_.has_best || sign * (value - state_.best) > 0;
@@ -123,7 +140,8 @@ void Phase::finish_epoch(const PhaseHooks& hooks) {
   state_.history.push_back(row);
   state_.step = 0;
   state_.loss_sum = state_.weight_sum = 0;
-  const bool settled = plan_.patience > 0 && state_.epoch >= plan_.min_epochs && state_.without_improvement >= plan_.patience;
+  const bool settled =
+      plan_.patience > 0 && state_.epoch >= plan_.min_epochs && state_.without_improvement >= plan_.patience;
   state_.done = state_.epoch >= plan_.epochs || settled;
   if (hooks.epoch_done) hooks.epoch_done(row);
 }
@@ -172,7 +190,10 @@ void Phase::resume(const Json& json, const std::map<std::string, Tensor>& tensor
     for (auto& item : items) {
       if (!plan_.trainable.contains(model_.group_of(item.key()))) continue;
       const auto found = tensors.find("weights." + item.key());
-      GRAFT_CHECK(disk, found != tensors.end(), "the checkpoint does not fit the run: {} is missing. Resume with the recipe that the run was started with.", item.key());
+      GRAFT_CHECK(
+          disk, found != tensors.end(),
+          "the checkpoint does not fit the run: {} is missing. Resume with the recipe that the run was started with.",
+          item.key());
       item.value().copy_(found->second);
     }
   };

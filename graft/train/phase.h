@@ -11,27 +11,27 @@
 namespace graft::train {
 
 struct PhasePlan {
-  std::string stage, name;                        // "finetune", "unfreeze 2": part of every seed
-  std::set<std::string> trainable;                // groups
-  std::map<std::string, double> learning_rates;   // by group
+  std::string stage, name;                       // "finetune", "unfreeze 2": part of every seed
+  std::set<std::string> trainable;               // groups
+  std::map<std::string, double> learning_rates;  // by group
   double weight_decay = 0.01;
   int64_t min_epochs = 0, epochs = 1;
-  int64_t patience = 0;                           // epochs without improvement before it stops; 0: never
+  int64_t patience = 0;  // epochs without improvement before it stops; 0: never
   std::string metric;
-  double min_improvement = 0;                     // what counts for patience
-  std::optional<double> start_metric;             // given: the weights at the start compete for the best
+  double min_improvement = 0;          // what counts for patience
+  std::optional<double> start_metric;  // given: the weights at the start compete for the best
 };
 
 struct PhaseState {
-  int64_t epoch = 0, step = 0;         // of the epoch in progress
-  double loss_sum = 0, weight_sum = 0; // of that epoch
-  int64_t best_epoch = 0;              // 0: the start
+  int64_t epoch = 0, step = 0;          // of the epoch in progress
+  double loss_sum = 0, weight_sum = 0;  // of that epoch
+  int64_t best_epoch = 0;               // 0: the start
   double best = 0;
   bool has_best = false;
   int64_t without_improvement = 0;
-  double reference = 0;                // the metric that patience compares with
+  double reference = 0;  // the metric that patience compares with
   bool done = false;
-  Json history = Json::array();        // {epoch, loss, validation, best}
+  Json history = Json::array();  // {epoch, loss, validation, best}
 
   template <class Visitor>
   void visit(Visitor&& field) {
@@ -49,14 +49,14 @@ struct PhaseState {
 };
 
 struct PhaseHooks {
-  std::function<void(const Json& epoch)> epoch_done;                       // after each epoch's evaluation
+  std::function<void(const Json& epoch)> epoch_done;  // after each epoch's evaluation
   std::function<void(int64_t epoch, int64_t step, int64_t steps, double loss, int64_t examples)> step_done;
 };
 
 class Phase {
  public:
-  Phase(models::Model& model, PhasePlan plan, const TrainOptions& options, const Stream& train, const Stream& validation, uint64_t seed,
-        std::vector<std::shared_ptr<LossTerm>> terms = {});
+  Phase(models::Model& model, PhasePlan plan, const TrainOptions& options, const Stream& train,
+        const Stream& validation, uint64_t seed, std::vector<std::shared_ptr<LossTerm>> terms = {});
 
   /// Trains to the end. Throws Interrupted after a finished step when a signal arrived, Kind::numerical within one step
   /// when the loss is not finite (naming the first bad block), with nothing changed since the step before.

@@ -22,7 +22,8 @@ Autocast::~Autocast() {
   at::autocast::set_autocast_enabled(device_, false);
 }
 
-Outputs forward_behind(models::Model& model, std::map<std::string, Activations> entering, const std::optional<Reads>& reads) {
+Outputs forward_behind(models::Model& model, std::map<std::string, Activations> entering,
+                       const std::optional<Reads>& reads) {
   const auto needed = reads.value_or(model.head->reads());
   std::map<std::string, Activations> ends;
   for (const auto& chain : model.chains) {
@@ -42,7 +43,8 @@ Predictions evaluate(models::Model& model, const Stream& stream, int64_t batch_r
   for (const auto& examples : batches_by_rows(stream, batch_rows)) {
     stop_if_interrupted();
     const Autocast autocast(model.device(), bf16);
-    const auto outputs = forward_behind(model, stream.enter(examples, kEvaluation), stream.reads(examples, kEvaluation));
+    const auto outputs =
+        forward_behind(model, stream.enter(examples, kEvaluation), stream.reads(examples, kEvaluation));
     const auto w = stream.weight(examples, kEvaluation);
     if (w > 0) loss += stream.loss_sum(outputs, examples, kEvaluation).item<double>();
     weight += w;
@@ -53,9 +55,12 @@ Predictions evaluate(models::Model& model, const Stream& stream, int64_t batch_r
   return predictions;
 }
 
-std::string first_bad_block(models::Model& model, const Stream& stream, const std::vector<int64_t>& examples, uint64_t epoch) {
+std::string first_bad_block(models::Model& model, const Stream& stream, const std::vector<int64_t>& examples,
+                            uint64_t epoch) {
   const torch::NoGradGuard no_grad;
-  const auto bad = [](const Tensor& x) { return x.defined() && x.is_floating_point() && !x.isfinite().all().item<bool>(); };
+  const auto bad = [](const Tensor& x) {
+    return x.defined() && x.is_floating_point() && !x.isfinite().all().item<bool>();
+  };
   for (const auto& item : model.parameters_by_key())
     if (bad(item.value())) return model.group_of(item.key());
   auto entering = stream.enter(examples, epoch);

@@ -38,14 +38,16 @@ struct Stream {
 };
 
 /// From the boundaries to the head's outputs.
-Outputs forward_behind(models::Model& model, std::map<std::string, Activations> entering, const std::optional<Reads>& reads);
+Outputs forward_behind(models::Model& model, std::map<std::string, Activations> entering,
+                       const std::optional<Reads>& reads);
 
 /// Evaluation mode, no gradient, batches of at most `batch_rows` rows, memory constant in the number of examples but for
 /// the predictions. `bf16`: under autocast.
 Predictions evaluate(models::Model& model, const Stream& stream, int64_t batch_rows, bool bf16);
 
 /// The name of the first block, or "head", whose output or parameters hold NaN or infinity; "" when none does.
-std::string first_bad_block(models::Model& model, const Stream& stream, const std::vector<int64_t>& examples, uint64_t epoch);
+std::string first_bad_block(models::Model& model, const Stream& stream, const std::vector<int64_t>& examples,
+                            uint64_t epoch);
 
 /// Autocast to bfloat16 on the model's device while it lives.
 class Autocast {

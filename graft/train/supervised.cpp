@@ -8,8 +8,14 @@ namespace graft::train {
 namespace F = torch::nn::functional;
 
 Supervised::Supervised(models::Model& model, const features::Feed& feed, const std::string& task,
-                       const std::vector<std::string>& label_names, const data::Examples& examples, const data::Ragged<int32_t>* first_tokens)
-    : model_(model), feed_(feed), task_(task), label_names_(label_names), examples_(examples), first_tokens_(first_tokens) {}
+                       const std::vector<std::string>& label_names, const data::Examples& examples,
+                       const data::Ragged<int32_t>* first_tokens)
+    : model_(model),
+      feed_(feed),
+      task_(task),
+      label_names_(label_names),
+      examples_(examples),
+      first_tokens_(first_tokens) {}
 
 int64_t Supervised::rows(int64_t example) const {
   int64_t rows = 0;
@@ -24,7 +30,8 @@ std::map<std::string, Activations> Supervised::enter(const std::vector<int64_t>&
   return entering;
 }
 
-std::pair<std::vector<int64_t>, std::vector<int64_t>> Supervised::labelled_tokens(const std::vector<int64_t>& examples) const {
+std::pair<std::vector<int64_t>, std::vector<int64_t>> Supervised::labelled_tokens(
+    const std::vector<int64_t>& examples) const {
   std::vector<int64_t> rows, labels;
   int64_t start = 0;
   for (const auto example : examples) {
@@ -64,12 +71,15 @@ Tensor Supervised::loss_sum(const Outputs& outputs, const std::vector<int64_t>& 
   if (task_ == "tokens") {
     const auto [rows, labels] = labelled_tokens(examples);
     const auto chosen = logits.index_select(0, torch::tensor(rows, torch::kInt64).to(device));
-    return F::cross_entropy(chosen, torch::tensor(labels, torch::kInt64).to(device), F::CrossEntropyFuncOptions().reduction(torch::kSum));
+    return F::cross_entropy(chosen, torch::tensor(labels, torch::kInt64).to(device),
+                            F::CrossEntropyFuncOptions().reduction(torch::kSum));
   }
   const auto target = target_tensor(examples).to(device);
   if (task_ == "regression") return (logits.squeeze(1) - target).square().sum();
   if (task_ == "multilabel")  // transformers averages over the labels too
-    return F::binary_cross_entropy_with_logits(logits, target, F::BinaryCrossEntropyWithLogitsFuncOptions().reduction(torch::kSum)) / logits.size(1);
+    return F::binary_cross_entropy_with_logits(logits, target,
+                                               F::BinaryCrossEntropyWithLogitsFuncOptions().reduction(torch::kSum)) /
+           logits.size(1);
   return F::cross_entropy(logits, target, F::CrossEntropyFuncOptions().reduction(torch::kSum));
 }
 
@@ -78,7 +88,8 @@ Predictions Supervised::targets() const {
   std::vector<int64_t> all(size());
   std::iota(all.begin(), all.end(), 0);
   if (task_ == "tokens") {
-    for (const auto i : all) p.token_target.emplace_back(examples_.label_sets[i].begin(), examples_.label_sets[i].end());
+    for (const auto i : all)
+      p.token_target.emplace_back(examples_.label_sets[i].begin(), examples_.label_sets[i].end());
   } else {
     p.targets = target_tensor(all);
   }

@@ -12,8 +12,9 @@ class Supervised final : public Stream {
  public:
   /// `feed` gives what enters the boundary; `first_tokens` is wanted for labels on words (place of each word's first
   /// token, -1 where it was cut off). All must outlive this.
-  Supervised(models::Model& model, const features::Feed& feed, const std::string& task, const std::vector<std::string>& label_names,
-             const data::Examples& examples, const data::Ragged<int32_t>* first_tokens = nullptr);
+  Supervised(models::Model& model, const features::Feed& feed, const std::string& task,
+             const std::vector<std::string>& label_names, const data::Examples& examples,
+             const data::Ragged<int32_t>* first_tokens = nullptr);
 
   int64_t size() const override { return examples_.size(); }
   int64_t rows(int64_t example) const override;

@@ -56,7 +56,9 @@ TEST_F(Masking, FifteenInHundredAreChosenAndOfThoseEightyTenTen) {
     else ++random, drawn.insert(now);
   }
   // Five standard deviations of a binomial.
-  const auto near = [](double count, double of, double share) { return std::abs(count / of - share) < 5 * std::sqrt(share * (1 - share) / of); };
+  const auto near = [](double count, double of, double share) {
+    return std::abs(count / of - share) < 5 * std::sqrt(share * (1 - share) / of);
+  };
   EXPECT_TRUE(near(chosen, n, 0.15)) << chosen / n;
   EXPECT_TRUE(near(as_mask, chosen, 0.8)) << as_mask / chosen;
   EXPECT_TRUE(near(random, chosen, 0.1)) << random / chosen;
@@ -65,7 +67,8 @@ TEST_F(Masking, FifteenInHundredAreChosenAndOfThoseEightyTenTen) {
   for (const auto id : drawn) EXPECT_FALSE(rules.special[id]) << id << ": specials are never drawn";
   EXPECT_TRUE(std::is_sorted(masked.positions.begin(), masked.positions.end()));
   std::set<int32_t> positions(masked.positions.begin(), masked.positions.end());
-  for (size_t i = 0; i < ids.size(); ++i) ASSERT_TRUE(positions.contains(static_cast<int32_t>(i)) || masked.ids[i] == ids[i]);
+  for (size_t i = 0; i < ids.size(); ++i)
+    ASSERT_TRUE(positions.contains(static_cast<int32_t>(i)) || masked.ids[i] == ids[i]);
 }
 
 TEST_F(Masking, SpecialsAreNeverChosen) {
@@ -88,7 +91,8 @@ TEST_F(Masking, TheTokensOfAWordAreChosenTogether) {
     const std::set<int32_t> chosen(masked.positions.begin(), masked.positions.end());
     int64_t split = 0;
     for (size_t i = 2; i + 1 < ids.size(); ++i)
-      split += tokenizer.token_of(ids[i]).starts_with("##") && chosen.contains(static_cast<int32_t>(i)) != chosen.contains(static_cast<int32_t>(i - 1));
+      split += tokenizer.token_of(ids[i]).starts_with("##") &&
+               chosen.contains(static_cast<int32_t>(i)) != chosen.contains(static_cast<int32_t>(i - 1));
     return split;
   };
   EXPECT_EQ(split(rules), 0);
@@ -127,8 +131,9 @@ TEST_F(Masking, ATokenizerWithoutAMaskIsASentence) {
 
 struct Stream : Masking {
   Stream() {
-    const Json config{{"model_type", "bert"}, {"vocab_size", vocabulary}, {"hidden_size", 16}, {"num_hidden_layers", 2}, {"num_attention_heads", 2},
-                      {"intermediate_size", 24}, {"max_position_embeddings", 40}, {"type_vocab_size", 2}};
+    const Json config{{"model_type", "bert"},          {"vocab_size", vocabulary}, {"hidden_size", 16},
+                      {"num_hidden_layers", 2},        {"num_attention_heads", 2}, {"intermediate_size", 24},
+                      {"max_position_embeddings", 40}, {"type_vocab_size", 2}};
     torch::manual_seed(1);
     model = models::find_architecture(config).create(config, {"masked_lm"});
     sequences = std::make_unique<features::TextInputs>(*model, 32);
@@ -146,7 +151,8 @@ struct Stream : Masking {
 };
 
 TEST_F(Stream, MasksAreAFunctionOfSeedEpochAndExampleAlone) {
-  const MaskedLm stream(*model, *sequences, rules, 1), again(*model, *sequences, rules, 1), other(*model, *sequences, rules, 2);
+  const MaskedLm stream(*model, *sequences, rules, 1), again(*model, *sequences, rules, 1),
+      other(*model, *sequences, rules, 2);
   const auto ids = [](const MaskedLm& s, const std::vector<int64_t>& examples, uint64_t epoch) {
     return s.enter(examples, epoch).at("text").kept.at("input_ids").values;
   };
@@ -156,7 +162,8 @@ TEST_F(Stream, MasksAreAFunctionOfSeedEpochAndExampleAlone) {
   EXPECT_FALSE(same(whole, ids(other, examples, 3)));
   EXPECT_TRUE(same(ids(stream, examples, train::kEvaluation), ids(again, examples, train::kEvaluation)));
   // In another batch, at another place.
-  EXPECT_TRUE(same(ids(stream, {9}, 3), whole.narrow(0, sequences->length(2) + sequences->length(5), sequences->length(9))));
+  EXPECT_TRUE(
+      same(ids(stream, {9}, 3), whole.narrow(0, sequences->length(2) + sequences->length(5), sequences->length(9))));
 }
 
 TEST_F(Stream, TheLossAtListedRowsEqualsThatOverAllPositions) {
@@ -169,7 +176,8 @@ TEST_F(Stream, TheLossAtListedRowsEqualsThatOverAllPositions) {
     }
     return all;
   };
-  const auto listed = stream.loss_sum(train::forward_behind(*model, stream.enter(examples, 3), stream.reads(examples, 3)), examples, 3);
+  const auto listed =
+      stream.loss_sum(train::forward_behind(*model, stream.enter(examples, 3), stream.reads(examples, 3)), examples, 3);
   listed.backward();
   const auto at_listed = gradients();
 
@@ -186,7 +194,8 @@ TEST_F(Stream, TheLossAtListedRowsEqualsThatOverAllPositions) {
     count += static_cast<double>(masked.positions.size());
   }
   namespace F = torch::nn::functional;
-  const auto everywhere = F::cross_entropy(logits, labels, F::CrossEntropyFuncOptions().reduction(torch::kSum).ignore_index(-100));
+  const auto everywhere =
+      F::cross_entropy(logits, labels, F::CrossEntropyFuncOptions().reduction(torch::kSum).ignore_index(-100));
   everywhere.backward();
   EXPECT_EQ(stream.weight(examples, 3), count);
   ASSERT_GT(count, 5);
@@ -194,7 +203,8 @@ TEST_F(Stream, TheLossAtListedRowsEqualsThatOverAllPositions) {
   double largest = 0;
   const auto whole = gradients();
   for (const auto& item : whole) largest = std::max(largest, item.second.abs().max().item<double>());
-  for (const auto& [key, gradient] : whole) EXPECT_LE((at_listed.at(key) - gradient).abs().max().item<double>(), 5e-6 * largest) << key;
+  for (const auto& [key, gradient] : whole)
+    EXPECT_LE((at_listed.at(key) - gradient).abs().max().item<double>(), 5e-6 * largest) << key;
 }
 
 TEST_F(Stream, SequencesInWhichNothingWasChosenCountNothing) {
@@ -232,14 +242,16 @@ TEST_F(Packing, KeepsEveryTokenOnceWithinTheLength) {
   Random random(4);
   for (int i = 0; i < 60; ++i) {
     std::string text;
-    for (uint64_t w = 0; w < random.below(i % 7 == 0 ? 60 : 9); ++w) text += (w ? " " : "") + std::string(w % 3 ? "movie" : "boring characters");
+    for (uint64_t w = 0; w < random.below(i % 7 == 0 ? 60 : 9); ++w)
+      text += (w ? " " : "") + std::string(w % 3 ? "movie" : "boring characters");
     texts.push_back(text);
   }
   const std::vector<std::string_view> documents(texts.begin(), texts.end());
   data::Tokenizer::Options plain;
   plain.add_special_tokens = false;
   std::vector<int32_t> expected;
-  for (const auto& encoding : tokenizer.encode_batch(documents, {}, plain)) expected.insert(expected.end(), encoding.ids.begin(), encoding.ids.end());
+  for (const auto& encoding : tokenizer.encode_batch(documents, {}, plain))
+    expected.insert(expected.end(), encoding.ids.begin(), encoding.ids.end());
   ASSERT_GT(expected.size(), 300u);
   for (const int64_t max_length : {3, 4, 5, 8, 16, 17, 64, 1000}) {
     std::vector<int32_t> found;
@@ -262,8 +274,10 @@ TEST_F(Packing, ASeparatorStandsBetweenDocuments) {
   const auto movie = *tokenizer.id_of("movie"), boring = *tokenizer.id_of("boring");
   using Sequences = std::vector<std::vector<int32_t>>;
   EXPECT_EQ(packed({"movie", "", "boring movie"}, 10), (Sequences{{cls, movie, sep, boring, movie, sep}}));
-  EXPECT_EQ(packed({"movie movie movie movie", "boring"}, 5), (Sequences{{cls, movie, movie, movie, sep}, {cls, movie, sep, boring, sep}}));
-  EXPECT_EQ(packed({"movie movie", "boring"}, 5), (Sequences{{cls, movie, movie, sep}, {cls, boring, sep}})) << "no room behind a separator";
+  EXPECT_EQ(packed({"movie movie movie movie", "boring"}, 5),
+            (Sequences{{cls, movie, movie, movie, sep}, {cls, movie, sep, boring, sep}}));
+  EXPECT_EQ(packed({"movie movie", "boring"}, 5), (Sequences{{cls, movie, movie, sep}, {cls, boring, sep}}))
+      << "no room behind a separator";
   EXPECT_EQ(packed({"", ""}, 5), Sequences{});
 }
 

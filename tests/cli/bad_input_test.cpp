@@ -12,12 +12,17 @@ using tests::Scratch;
 
 void expect(const tests::Outcome& outcome, int code, const std::vector<std::string>& parts) {
   EXPECT_EQ(outcome.code, code) << outcome.err;
-  for (const auto& part : parts) EXPECT_NE(outcome.err.find(part), std::string::npos) << "wanted: " << part << "\nfound: " << outcome.err;
+  for (const auto& part : parts)
+    EXPECT_NE(outcome.err.find(part), std::string::npos) << "wanted: " << part << "\nfound: " << outcome.err;
 }
 
 tests::Outcome finetune(const Scratch& scratch, const std::vector<std::string>& more = {}) {
-  std::vector<std::string> arguments{"finetune", "--quiet", "--source", (scratch / "source").string(), "--data", (scratch / "data").string(), "--out", (scratch / "run").string(),
-                                     "--set", "finetune.head.epochs=2", "--set", "finetune.unfreeze.max_units=0"};
+  std::vector<std::string> arguments{"finetune", "--quiet",
+                                     "--source", (scratch / "source").string(),
+                                     "--data",   (scratch / "data").string(),
+                                     "--out",    (scratch / "run").string(),
+                                     "--set",    "finetune.head.epochs=2",
+                                     "--set",    "finetune.unfreeze.max_units=0"};
   arguments.insert(arguments.end(), more.begin(), more.end());
   return graft(arguments);
 }
@@ -36,9 +41,12 @@ struct BadInput : testing::Test {
 };
 
 TEST_F(BadInput, ARecipeWithFiveMistakesReportsAllFive) {
-  tests::write_text(scratch / "recipe.toml", "sorce = 'x'\noutput = 'run'\n[data]\npath = 'd'\ntask = 'clasification'\n[train]\nbatch_size = 0\n[finetune.head]\nepohcs = 3\n");
+  tests::write_text(scratch / "recipe.toml",
+                    "sorce = 'x'\noutput = 'run'\n[data]\npath = 'd'\ntask = 'clasification'\n[train]\nbatch_size = "
+                    "0\n[finetune.head]\nepohcs = 3\n");
   expect(graft({"run", (scratch / "recipe.toml").string()}), 2,
-         {"5 mistakes", "did you mean `source`", "source: is missing", "data.task", "train.batch_size: expected at least 1", "did you mean `epochs`"});
+         {"5 mistakes", "did you mean `source`", "source: is missing", "data.task",
+          "train.batch_size: expected at least 1", "did you mean `epochs`"});
 }
 
 TEST_F(BadInput, ATokenizerLargerThanTheEmbedding) {
@@ -90,7 +98,9 @@ TEST_F(BadInput, ALabelUnseenInTraining) {
 }
 
 TEST_F(BadInput, OneClassOnly) {
-  tests::write_text(scratch / "data/train.jsonl", "{\"text\": \"a film\", \"label\": \"positive\"}\n{\"text\": \"a plot\", \"label\": \"positive\"}\n");
+  tests::write_text(
+      scratch / "data/train.jsonl",
+      "{\"text\": \"a film\", \"label\": \"positive\"}\n{\"text\": \"a plot\", \"label\": \"positive\"}\n");
   expect(finetune(scratch), 3, {"positive"});
 }
 
@@ -106,19 +116,28 @@ TEST_F(BadInput, InvalidUtf8) {
 
 TEST_F(BadInput, AnOutputThatCannotBeWritten) {
   tests::write_text(scratch / "file", "");
-  expect(graft({"finetune", "--quiet", "--source", (scratch / "source").string(), "--data", (scratch / "data").string(), "--out", (scratch / "file" / "run").string()}), 5, {"file"});
+  expect(graft({"finetune", "--quiet", "--source", (scratch / "source").string(), "--data", (scratch / "data").string(),
+                "--out", (scratch / "file" / "run").string()}),
+         5, {"file"});
 }
 
 TEST_F(BadInput, ALossThatBecomesNaNStopsAtOnceAndNamesTheBlock) {
-  const auto outcome = finetune(scratch, {"--set", "finetune.head.learning_rates=[1e38]", "--set", "train.checkpoint_seconds=0"});
+  const auto outcome =
+      finetune(scratch, {"--set", "finetune.head.learning_rates=[1e38]", "--set", "train.checkpoint_seconds=0"});
   expect(outcome, 6, {"head 1, epoch 1", "head", "lower the learning rate"});
 }
 
-TEST_F(BadInput, ResumeWithoutARun) { expect(graft({"run", "--resume", (scratch / "nothing").string()}), 2, {"there is no run in this folder"}); }
+TEST_F(BadInput, ResumeWithoutARun) {
+  expect(graft({"run", "--resume", (scratch / "nothing").string()}), 2, {"there is no run in this folder"});
+}
 
-TEST_F(BadInput, AnUnknownMetric) { expect(finetune(scratch, {"--set", "finetune.metric=accurracy"}), 2, {"accurracy", "macro_f1"}); }
+TEST_F(BadInput, AnUnknownMetric) {
+  expect(finetune(scratch, {"--set", "finetune.metric=accurracy"}), 2, {"accurracy", "macro_f1"});
+}
 
-TEST_F(BadInput, PredictingWithoutATaskHead) { expect(graft({"predict", "--model", (scratch / "source").string()}, "a film\n"), 4, {"has no task head"}); }
+TEST_F(BadInput, PredictingWithoutATaskHead) {
+  expect(graft({"predict", "--model", (scratch / "source").string()}, "a film\n"), 4, {"has no task head"});
+}
 
 TEST_F(BadInput, ForwardWithIdsOutsideTheVocabulary) {
   const std::vector<int64_t> ids{1, 2, 5000};
@@ -128,8 +147,9 @@ TEST_F(BadInput, ForwardWithIdsOutsideTheVocabulary) {
   view.strides = {3, 1};
   view.data = reinterpret_cast<const char*>(ids.data());
   io::write_safetensors(scratch / "in.safetensors", {{"input_ids", view}});
-  expect(graft({"forward", "--model", (scratch / "source").string(), "--inputs", (scratch / "in.safetensors").string(), "--outputs", (scratch / "out.safetensors").string()}), 3,
-         {"input_ids: holds 5000", "97 rows"});
+  expect(graft({"forward", "--model", (scratch / "source").string(), "--inputs", (scratch / "in.safetensors").string(),
+                "--outputs", (scratch / "out.safetensors").string()}),
+         3, {"input_ids: holds 5000", "97 rows"});
 }
 
 }  // namespace

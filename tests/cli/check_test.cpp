@@ -15,14 +15,17 @@ using tests::Scratch;
 void write_golden(const std::string& name, const std::filesystem::path& file) {
   io::TensorMap all;
   for (const auto* part : {"inputs", "outputs", "gradients"})
-    for (const auto& [key, view] : io::read_safetensors(fixture("parity/" + name) / (std::string(part) + ".safetensors")).tensors) all[key] = view;
+    for (const auto& [key, view] :
+         io::read_safetensors(fixture("parity/" + name) / (std::string(part) + ".safetensors")).tensors)
+      all[key] = view;
   io::write_safetensors(file, all);
 }
 
 TEST(Check, AgreesWithTheReferenceAndNamesTheFirstDifference) {
   const Scratch scratch;
   write_golden("bert-seqcls", scratch / "golden.safetensors");
-  const auto good = graft({"check", fixture("parity/bert-seqcls/model").string(), (scratch / "golden.safetensors").string()});
+  const auto good =
+      graft({"check", fixture("parity/bert-seqcls/model").string(), (scratch / "golden.safetensors").string()});
   EXPECT_EQ(good.code, 0) << good.out;
   EXPECT_NE(good.out.find("agree within"), std::string::npos) << good.out;
 
@@ -39,11 +42,13 @@ TEST(Check, AgreesWithTheReferenceAndNamesTheFirstDifference) {
 TEST(Forward, WritesOutputsAndGradientsUnderTheReferencesNames) {
   const Scratch scratch;
   const auto folder = fixture("parity/roberta-mlm");
-  const auto run = graft({"forward", "--model", (folder / "model").string(), "--inputs", (folder / "inputs.safetensors").string(), "--outputs", (scratch / "o.safetensors").string(),
-                          "--gradients", (scratch / "g.safetensors").string()});
+  const auto run =
+      graft({"forward", "--model", (folder / "model").string(), "--inputs", (folder / "inputs.safetensors").string(),
+             "--outputs", (scratch / "o.safetensors").string(), "--gradients", (scratch / "g.safetensors").string()});
   ASSERT_EQ(run.code, 0) << run.err;
   EXPECT_TRUE(io::read_safetensors(scratch / "o.safetensors").tensors.contains("logits"));
-  EXPECT_EQ(io::read_safetensors(scratch / "g.safetensors").tensors.size(), io::read_safetensors(folder / "gradients.safetensors").tensors.size());
+  EXPECT_EQ(io::read_safetensors(scratch / "g.safetensors").tensors.size(),
+            io::read_safetensors(folder / "gradients.safetensors").tensors.size());
 }
 
 TEST(Tokenize, GivesTheReferencesIds) {

@@ -11,18 +11,22 @@
 namespace graft::tests {
 namespace {
 
-const std::vector<std::string> kWords{"film", "story", "actor", "scene", "plot", "music", "camera", "ending", "script", "picture", "the", "a", "this", "was", "is", "very", "quite", "of", "and", "with"};
+const std::vector<std::string> kWords{"film",   "story",  "actor",   "scene", "plot", "music", "camera",
+                                      "ending", "script", "picture", "the",   "a",    "this",  "was",
+                                      "is",     "very",   "quite",   "of",    "and",  "with"};
 
 std::string sentence(Random& random, const std::string& telling) {
   std::string text;
   const auto length = 3 + random.below(8), place = random.below(length);
-  for (uint64_t i = 0; i < length; ++i) text += (i ? " " : "") + (i == place ? telling : kWords[random.below(kWords.size())]);
+  for (uint64_t i = 0; i < length; ++i)
+    text += (i ? " " : "") + (i == place ? telling : kWords[random.below(kWords.size())]);
   return text;
 }
 
 }  // namespace
 
-Outcome graft(const std::vector<std::string>& arguments, const std::string& input, const std::vector<std::string>& environment) {
+Outcome graft(const std::vector<std::string>& arguments, const std::string& input,
+              const std::vector<std::string>& environment) {
   const Scratch scratch;
   write_text(scratch / "in", input);
   const pid_t child = fork();
@@ -39,18 +43,21 @@ Outcome graft(const std::vector<std::string>& arguments, const std::string& inpu
   }
   int status = 0;
   waitpid(child, &status, 0);
-  return {WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status), read_text(scratch / "out"), read_text(scratch / "err")};
+  return {WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status), read_text(scratch / "out"),
+          read_text(scratch / "err")};
 }
 
 void write_tiny_source(const fs::path& folder) {
   fs::create_directories(folder);
-  for (const auto* name : {"config.json", "model.safetensors"}) fs::copy_file(fixture("parity/bert-mlm/model") / name, folder / name);
+  for (const auto* name : {"config.json", "model.safetensors"})
+    fs::copy_file(fixture("parity/bert-mlm/model") / name, folder / name);
   std::string vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ngood\nbad\n";
   for (const auto& word : kWords) vocabulary += word + "\n";
   for (char c = 'a'; c <= 'z'; ++c) vocabulary += c == 'a' ? "" : std::string(1, c) + "\n";
   for (char c = 'a'; c <= 'z'; ++c) vocabulary += "##" + std::string(1, c) + "\n";
   write_text(folder / "vocab.txt", vocabulary);
-  write_text(folder / "tokenizer_config.json", R"({"do_lower_case": true, "tokenizer_class": "BertTokenizer", "model_max_length": 24})");
+  write_text(folder / "tokenizer_config.json",
+             R"({"do_lower_case": true, "tokenizer_class": "BertTokenizer", "model_max_length": 24})");
 }
 
 void write_tiny_data(const fs::path& folder) {
@@ -60,7 +67,9 @@ void write_tiny_data(const fs::path& folder) {
     std::string text;
     for (int i = 0; i < rows; ++i) {
       const bool good = i % 2 == 0;
-      text += Json{{"text", sentence(random, good ? "good" : "bad")}, {"label", good ? "positive" : "negative"}}.dump() + "\n";
+      text +=
+          Json{{"text", sentence(random, good ? "good" : "bad")}, {"label", good ? "positive" : "negative"}}.dump() +
+          "\n";
       corpus += sentence(random, kWords[random.below(kWords.size())]) + "\n";
     }
     write_text(folder / (std::string(name) + ".jsonl"), text);
@@ -73,16 +82,52 @@ std::vector<std::string> short_run(const Scratch& scratch, const std::string& ou
     write_tiny_source(scratch / "source");
     write_tiny_data(scratch / "data");
   }
-  return {"run", "--quiet", "--json", "--source", (scratch / "source").string(), "--data", (scratch / "data").string(), "--corpus", (scratch / "corpus.txt").string(),
-          "--out", (scratch / out).string(), "--set", "adapt.epochs=2", "--set", "adapt.max_length=24", "--set", "adapt.held_out_fraction=0.2",
-          "--set", "finetune.head.epochs=3", "--set", "finetune.head.min_epochs=1", "--set", "finetune.head.learning_rates=[1e-3, 1e-2]",
-          "--set", "finetune.head.weight_decays=[0.01]", "--set", "finetune.unfreeze.max_units=2", "--set", "finetune.unfreeze.epochs=2",
-          "--set", "finetune.unfreeze.patience_units=0", "--set", "finetune.full.when=always", "--set", "finetune.full.epochs=2",
-          "--set", "train.checkpoint_seconds=0", "--set", "train.batch_size=16", "--set", "train.threads=1"};
+  return {"run",
+          "--quiet",
+          "--json",
+          "--source",
+          (scratch / "source").string(),
+          "--data",
+          (scratch / "data").string(),
+          "--corpus",
+          (scratch / "corpus.txt").string(),
+          "--out",
+          (scratch / out).string(),
+          "--set",
+          "adapt.epochs=2",
+          "--set",
+          "adapt.max_length=24",
+          "--set",
+          "adapt.held_out_fraction=0.2",
+          "--set",
+          "finetune.head.epochs=3",
+          "--set",
+          "finetune.head.min_epochs=1",
+          "--set",
+          "finetune.head.learning_rates=[1e-3, 1e-2]",
+          "--set",
+          "finetune.head.weight_decays=[0.01]",
+          "--set",
+          "finetune.unfreeze.max_units=2",
+          "--set",
+          "finetune.unfreeze.epochs=2",
+          "--set",
+          "finetune.unfreeze.patience_units=0",
+          "--set",
+          "finetune.full.when=always",
+          "--set",
+          "finetune.full.epochs=2",
+          "--set",
+          "train.checkpoint_seconds=0",
+          "--set",
+          "train.batch_size=16",
+          "--set",
+          "train.threads=1"};
 }
 
 std::string run_fingerprint(const fs::path& run) {
-  return sha256(read_text(run / "model/model.safetensors")) + "\n" + report::without_times(report::Journal(run / "journal.jsonl").entries());
+  return sha256(read_text(run / "model/model.safetensors")) + "\n" +
+         report::without_times(report::Journal(run / "journal.jsonl").entries());
 }
 
 }  // namespace graft::tests

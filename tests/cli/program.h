@@ -15,7 +15,8 @@ struct Outcome {
 };
 
 /// Runs build/graft with these arguments; `environment` as "NAME=value".
-Outcome graft(const std::vector<std::string>& arguments, const std::string& input = "", const std::vector<std::string>& environment = {});
+Outcome graft(const std::vector<std::string>& arguments, const std::string& input = "",
+              const std::vector<std::string>& environment = {});
 
 /// A BERT of two layers with a vocabulary of its own: config.json, model.safetensors, vocab.txt.
 void write_tiny_source(const fs::path& folder);

@@ -17,7 +17,8 @@ TEST(Run, GoesThroughAllStagesAndLeavesAModelThatPredicts) {
   EXPECT_LT(result["adapt"]["after"]["loss"], result["adapt"]["before"]["loss"]);
   EXPECT_EQ(result["finetune"]["phases"].size(), 4u);  // head, two units, full
   EXPECT_TRUE(result["test"].contains("accuracy"));
-  for (const auto* file : {"recipe.toml", "journal.jsonl", "model/model.safetensors", "model/config.json", "model/tokenizer.json", "model/README.md"})
+  for (const auto* file : {"recipe.toml", "journal.jsonl", "model/model.safetensors", "model/config.json",
+                           "model/tokenizer.json", "model/README.md"})
     EXPECT_TRUE(std::filesystem::exists(scratch / "run" / file)) << file;
 
   const auto model = (scratch / "run" / "model").string();
@@ -31,10 +32,13 @@ TEST(Run, GoesThroughAllStagesAndLeavesAModelThatPredicts) {
   std::getline(lines, first);
   std::getline(lines, second);
   EXPECT_EQ(Json::parse(first)["text"], "this was good");
-  EXPECT_NEAR(Json::parse(second)["probabilities"]["positive"].get<double>() + Json::parse(second)["probabilities"]["negative"].get<double>(), 1, 1e-5);
+  EXPECT_NEAR(Json::parse(second)["probabilities"]["positive"].get<double>() +
+                  Json::parse(second)["probabilities"]["negative"].get<double>(),
+              1, 1e-5);
 
   // What evaluate measures on the model's folder is what the run measured on its weights.
-  const auto evaluation = graft({"evaluate", "--model", model, "--data", (scratch / "data" / "test.jsonl").string(), "--json"});
+  const auto evaluation =
+      graft({"evaluate", "--model", model, "--data", (scratch / "data" / "test.jsonl").string(), "--json"});
   ASSERT_EQ(evaluation.code, 0) << evaluation.err;
   EXPECT_EQ(Json::parse(evaluation.out)["metrics"]["accuracy"], result["test"]["accuracy"]);
 }
@@ -60,12 +64,14 @@ TEST(RunSlow, ResumedAfterAKillItEndsWithTheSameBytes) {
   int killed = 0;
   for (const int operation : {3, 30, 61, 95, 140, 190, 240, 300, 370, 450, 530, 610}) {
     const auto name = "run" + std::to_string(operation);
-    const auto first = graft(tests::short_run(scratch, name), "", {"GRAFT_TEST_FAULT=kill:" + std::to_string(operation)});
+    const auto first =
+        graft(tests::short_run(scratch, name), "", {"GRAFT_TEST_FAULT=kill:" + std::to_string(operation)});
     if (first.code == 0) continue;  // it needs fewer operations than that
     ASSERT_EQ(first.code, 128 + SIGKILL) << first.err;
     ++killed;
     auto again = tests::short_run(scratch, name);
-    if (std::filesystem::exists(scratch / name / "recipe.toml")) again = {"run", "--quiet", "--resume", (scratch / name).string()};
+    if (std::filesystem::exists(scratch / name / "recipe.toml"))
+      again = {"run", "--quiet", "--resume", (scratch / name).string()};
     const auto resumed = graft(again);
     ASSERT_EQ(resumed.code, 0) << "operation " << operation << ": " << resumed.err;
     EXPECT_EQ(tests::run_fingerprint(scratch / name), expected) << "operation " << operation;
@@ -97,7 +103,8 @@ TEST(Run, AnExistingRunIsNotOverwritten) {
 TEST(Run, ChangedDataCannotBeResumed) {
   const Scratch scratch;
   graft(tests::short_run(scratch, "run"), "", {"GRAFT_TEST_FAULT=kill:1:run/.model."});
-  tests::write_text(scratch / "data/train.jsonl", tests::read_text(scratch / "data/train.jsonl") + "{\"text\": \"the plot was good\", \"label\": \"positive\"}\n");
+  tests::write_text(scratch / "data/train.jsonl", tests::read_text(scratch / "data/train.jsonl") +
+                                                      "{\"text\": \"the plot was good\", \"label\": \"positive\"}\n");
   const auto resumed = graft({"run", "--quiet", "--resume", (scratch / "run").string()});
   EXPECT_EQ(resumed.code, 2);
   EXPECT_NE(resumed.err.find("the data has changed"), std::string::npos) << resumed.err;

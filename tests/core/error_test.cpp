@@ -13,9 +13,7 @@ TEST(Error, NearestFindsAMisspellingAndNothingElse) {
   EXPECT_EQ(nearest("zzzzzz", {"epochs", "patience"}), "");
 }
 
-TEST(Error, ListedCutsAfterTheLimit) {
-  EXPECT_EQ(listed({"a", "b", "c"}, 2), "a, b, ... and 1 more");
-}
+TEST(Error, ListedCutsAfterTheLimit) { EXPECT_EQ(listed({"a", "b", "c"}, 2), "a, b, ... and 1 more"); }
 
 TEST(Hash, EqualsThePublishedVector) {  // FIPS 180-4, "abc"
   EXPECT_EQ(sha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");

@@ -39,7 +39,8 @@ TEST(Corpus, ReadsTheFilesOfAFolderInOrder) {
   write_text(folder / "c.csv", "id,text\n1,\"from\ncsv\"\n");
   write_text(folder / "notes.md", "not this");
   std::vector<std::string> documents;
-  const auto all = for_each_document({.path = folder.path}, [&](std::string_view d, bool) { documents.emplace_back(d); });
+  const auto all =
+      for_each_document({.path = folder.path}, [&](std::string_view d, bool) { documents.emplace_back(d); });
   EXPECT_EQ(documents, (std::vector<std::string>{"one", "two", "from json", "from\ncsv"}));
   EXPECT_EQ(all.documents, 4);
   EXPECT_EQ(all.files.size(), 3u);
@@ -64,18 +65,27 @@ TEST(Corpus, MistakesAreNamed) {
   Scratch folder;
   EXPECT_NE(message({}).find("the path of the corpus is missing"), std::string::npos);
   EXPECT_NE(message({.path = folder / "gone"}).find("there is no such file or folder"), std::string::npos);
-  EXPECT_NE(message({.path = folder.path}).find("expected files that end in .txt, .jsonl, .ndjson, .json, .csv, .tsv, found none"), std::string::npos);
+  EXPECT_NE(message({.path = folder.path})
+                .find("expected files that end in .txt, .jsonl, .ndjson, .json, .csv, .tsv, found none"),
+            std::string::npos);
   write_text(folder / "a.txt", "\n\n");
-  EXPECT_NE(message({.path = folder / "a.txt"}).find("there are no documents; give a file with text"), std::string::npos);
+  EXPECT_NE(message({.path = folder / "a.txt"}).find("there are no documents; give a file with text"),
+            std::string::npos);
   write_text(folder / "a.csv", "body,id\nx,1\n");
-  EXPECT_NE(message({.path = folder / "a.csv"}).find("row 2, column `text`: there is no such column; the columns are body, id"), std::string::npos);
-  EXPECT_NE(message({.path = folder / "a.csv", .bad_rows = "skip"}).find("no row can be used; the first: "), std::string::npos);
+  EXPECT_NE(message({.path = folder / "a.csv"})
+                .find("row 2, column `text`: there is no such column; the columns are body, id"),
+            std::string::npos);
+  EXPECT_NE(message({.path = folder / "a.csv", .bad_rows = "skip"}).find("no row can be used; the first: "),
+            std::string::npos);
   write_text(folder / "a.jsonl", "{\"text\": 3}\n");
-  EXPECT_NE(message({.path = folder / "a.jsonl"}).find("row 1, column `text`: expected text, found 3; put it in quotes"), std::string::npos);
+  EXPECT_NE(
+      message({.path = folder / "a.jsonl"}).find("row 1, column `text`: expected text, found 3; put it in quotes"),
+      std::string::npos);
   write_text(folder / "a.jsonl", "{\"text\": \" \"}\n");
   EXPECT_NE(message({.path = folder / "a.jsonl"}).find("expected text, found none"), std::string::npos);
   EXPECT_EQ(message({.path = "x", .bad_rows = "drop"}), "bad_rows: expected stop or skip, found `drop`");
-  EXPECT_EQ(message({.path = "x", .held_out_fraction = 1}), "held_out_fraction: expected a number from 0 to below 1, found 1");
+  EXPECT_EQ(message({.path = "x", .held_out_fraction = 1}),
+            "held_out_fraction: expected a number from 0 to below 1, found 1");
 }
 
 TEST(Corpus, SkipsAndCountsBadRows) {

@@ -32,7 +32,9 @@ std::set<std::string> texts(const Examples& examples) {
 struct DatasetTest : testing::Test {
   tests::Scratch folder;
   void write(const std::string& name, const std::string& text) { write_text(folder / name, text); }
-  DataOptions options(const std::string& name = "") const { return {.path = name.empty() ? folder.path.string() : (folder / name).string()}; }
+  DataOptions options(const std::string& name = "") const {
+    return {.path = name.empty() ? folder.path.string() : (folder / name).string()};
+  }
   void expect_message(const DataOptions& o, const std::string& part, const Names& names = {}) {
     const auto message = message_of([&] { read_dataset(o, 0, names); });
     EXPECT_NE(message.find(part), std::string::npos) << message;
@@ -54,7 +56,8 @@ TEST_F(DatasetTest, ReadsAFolderOfThreeFiles) {
 
 TEST_F(DatasetTest, OneFileIsSplitByLabelAndSeedAlone) {
   write("a.csv", csv(0, 200, 4));
-  const auto d = read_dataset(options("a.csv"), 7), again = read_dataset(options("a.csv"), 7), other = read_dataset(options("a.csv"), 8);
+  const auto d = read_dataset(options("a.csv"), 7), again = read_dataset(options("a.csv"), 7),
+             other = read_dataset(options("a.csv"), 8);
   EXPECT_EQ(d.train.size(), 160);
   EXPECT_EQ(d.validation.size(), 20);
   EXPECT_EQ(d.test.size(), 20);
@@ -67,7 +70,8 @@ TEST_F(DatasetTest, OneFileIsSplitByLabelAndSeedAlone) {
   EXPECT_EQ(all.size(), 200u);
   EXPECT_EQ(d.hash, again.hash);
   EXPECT_NE(d.hash, other.hash);
-  EXPECT_EQ(d.hash, "8872166d6303dfb9a9efdd413b6bd99d51936f3f60aaf881cf17c33153c90dca");  // the split of a seed never changes
+  EXPECT_EQ(d.hash,
+            "8872166d6303dfb9a9efdd413b6bd99d51936f3f60aaf881cf17c33153c90dca");  // the split of a seed never changes
 }
 
 TEST_F(DatasetTest, RareLabelsStayInTraining) {
@@ -115,7 +119,9 @@ TEST_F(DatasetTest, SplitByIsCheckedAcrossFiles) {
 }
 
 TEST_F(DatasetTest, LabelsKeepTheirNamesInNaturalOrder) {
-  write("train.jsonl", "{\"text\": \"a\", \"label\": 10}\n{\"text\": \"b\", \"label\": 2}\n{\"text\": \"c\", \"label\": true}\n{\"text\": \"d\", \"label\": \"b10\"}\n{\"text\": \"e\", \"label\": \"b2\"}\n");
+  write("train.jsonl",
+        "{\"text\": \"a\", \"label\": 10}\n{\"text\": \"b\", \"label\": 2}\n{\"text\": \"c\", \"label\": "
+        "true}\n{\"text\": \"d\", \"label\": \"b10\"}\n{\"text\": \"e\", \"label\": \"b2\"}\n");
   write("validation.jsonl", "{\"text\": \"v\", \"label\": \"10\"}\n");
   const auto d = read_dataset(options(), 0);
   EXPECT_EQ(d.label_names, (Names{"2", "10", "b2", "b10", "true"}));
@@ -132,8 +138,10 @@ TEST(Labels, NaturalOrder) {
 TEST_F(DatasetTest, AnUnseenLabelIsNamedWithTheNearest) {
   write("train.csv", "text,label\na,positive\nb,negative\n");
   write("test.csv", "text,label\nc,postive\n");
-  expect_message(options(), "test.csv, row 2, column `label`: the label `postive` is not among those of training: negative, positive; "
-                            "the nearest is `positive`; correct it, or add rows with it to the training file");
+  expect_message(
+      options(),
+      "test.csv, row 2, column `label`: the label `postive` is not among those of training: negative, positive; "
+      "the nearest is `positive`; correct it, or add rows with it to the training file");
 }
 
 TEST_F(DatasetTest, LabelsOfATrainedModelAreMatchedByName) {
@@ -148,7 +156,11 @@ TEST_F(DatasetTest, LabelsOfATrainedModelAreMatchedByName) {
 TEST_F(DatasetTest, LabelsThatDifferOnlyInCaseOrBlanksAreAnError) {
   write("train.csv", "text,label\na,Spam\nb,ham\nc,spam \n");
   const auto path = (folder / "train.csv").string();
-  expect_message(options(), fmt::format("the labels `Spam` ({}, row 2) and `spam ` ({}, row 4) differ only in case or blanks; write them alike", path, path));
+  expect_message(
+      options(),
+      fmt::format(
+          "the labels `Spam` ({}, row 2) and `spam ` ({}, row 4) differ only in case or blanks; write them alike", path,
+          path));
 }
 
 TEST_F(DatasetTest, OneClassOnlyIsAnError) {
@@ -161,7 +173,9 @@ TEST_F(DatasetTest, EmptySplitsAreErrors) {
   write("test.csv", "text,label\n");
   expect_message(options(), "test.csv: there are no rows; give a file with examples");
   write("few.csv", csv(0, 3));
-  expect_message(options("few.csv"), "few.csv: 3 rows are too few for a validation part of 0.1; give more rows, a larger data.validation_fraction, or a validation file");
+  expect_message(options("few.csv"),
+                 "few.csv: 3 rows are too few for a validation part of 0.1; give more rows, a larger "
+                 "data.validation_fraction, or a validation file");
   auto grouped = options("few.csv");
   grouped.split_by = "doc";
   expect_message(grouped, "3 rows in groups by `doc` are too few");
@@ -169,7 +183,9 @@ TEST_F(DatasetTest, EmptySplitsAreErrors) {
 
 TEST_F(DatasetTest, AMissingColumnIsNamedWithThoseThereAre) {
   write("a.csv", "texts,class\na,x\n");
-  expect_message(options("a.csv"), "a.csv, row 2, column `text`: there is no such column; the columns are texts, class; the nearest is `texts`; set data.text to the right one");
+  expect_message(options("a.csv"),
+                 "a.csv, row 2, column `text`: there is no such column; the columns are texts, class; the nearest is "
+                 "`texts`; set data.text to the right one");
   auto o = options("a.csv");
   o.bad_rows = "skip";
   expect_message(o, "none of the 1 rows can be used; the first: ");
@@ -183,21 +199,29 @@ TEST_F(DatasetTest, BadCellsAreNamed) {
   };
   check(R"({"text": " ", "label": 1})", "`text`: expected text, found none; fill the cell or remove the row");
   check(R"({"text": 5, "label": 1})", "`text`: expected text, found 5; put it in quotes");
-  check(R"({"text": "a", "label": 1.5})", "`label`: expected a label (text, whole number, true or false), found the number 1.5");
+  check(R"({"text": "a", "label": 1.5})",
+        "`label`: expected a label (text, whole number, true or false), found the number 1.5");
   check(R"({"text": "a", "label": null})", "`label`: expected a label (text, whole number, true or false), found null");
-  check(R"({"text": "a", "label": ""})", "`label`: expected a label (text, whole number, true or false), found an empty text");
+  check(R"({"text": "a", "label": ""})",
+        "`label`: expected a label (text, whole number, true or false), found an empty text");
   check(R"({"text": "a", "label": 1, "b": ""})", "`b`: expected text, found none", {.pair = "b"});
-  check(R"({"text": "a", "label": 1, "d": [1]})", "`d`: expected text or a whole number to keep rows together by, found a list", {.split_by = "d"});
-  check(R"({"text": "a", "label": "high"})", "`label`: expected a finite number, found \"high\"", {.task = "regression"});
+  check(R"({"text": "a", "label": 1, "d": [1]})",
+        "`d`: expected text or a whole number to keep rows together by, found a list", {.split_by = "d"});
+  check(R"({"text": "a", "label": "high"})", "`label`: expected a finite number, found \"high\"",
+        {.task = "regression"});
   check(R"({"text": "a", "label": "nan"})", "`label`: expected a finite number, found \"nan\"", {.task = "regression"});
   check(R"({"text": "a", "label": "-inf"})", "`label`: expected a finite number", {.task = "regression"});
   check(R"({"text": "a", "label": true})", "`label`: expected a finite number, found true", {.task = "regression"});
-  check(R"({"text": "a", "label": 3})", "`label`: expected a list of labels, or text with `|` between them, found 3", {.task = "multilabel"});
-  check(R"({"text": ["a", "b"], "label": ["X"]})", "`label`: expected 2 labels, one for each word, found 1", {.task = "tokens"});
-  check(R"({"text": ["a b"], "label": ["X"]})", "`text`: expected words without blanks, found \"a b\"", {.task = "tokens"});
+  check(R"({"text": "a", "label": 3})", "`label`: expected a list of labels, or text with `|` between them, found 3",
+        {.task = "multilabel"});
+  check(R"({"text": ["a", "b"], "label": ["X"]})", "`label`: expected 2 labels, one for each word, found 1",
+        {.task = "tokens"});
+  check(R"({"text": ["a b"], "label": ["X"]})", "`text`: expected words without blanks, found \"a b\"",
+        {.task = "tokens"});
   check(R"({"text": [], "label": []})", "`text`: expected text, found none", {.task = "tokens"});
   check(R"({"text": 3, "label": []})", "`text`: expected a list of words or text, found 3", {.task = "tokens"});
-  check(R"({"text": "a", "label": 3})", "`label`: expected a list with one label for each word, found 3", {.task = "tokens"});
+  check(R"({"text": "a", "label": 3})", "`label`: expected a list with one label for each word, found 3",
+        {.task = "tokens"});
 }
 
 TEST_F(DatasetTest, SkippedRowsAreCountedAndLeaveNothingBehind) {
@@ -243,7 +267,9 @@ TEST_F(DatasetTest, RegressionAndPairs) {
 }
 
 TEST_F(DatasetTest, Tokens) {
-  write("train.jsonl", "{\"text\": [\"Ada\", \"met\", \"Bob\"], \"label\": [\"PER\", \"O\", \"PER\"]}\n{\"text\": \"in  Rome\", \"label\": \"O LOC\"}\n");
+  write("train.jsonl",
+        "{\"text\": [\"Ada\", \"met\", \"Bob\"], \"label\": [\"PER\", \"O\", \"PER\"]}\n{\"text\": \"in  Rome\", "
+        "\"label\": \"O LOC\"}\n");
   write("test.jsonl", "{\"text\": [\"x\"], \"label\": [\"O\"]}\n");
   write("val.jsonl", "{\"text\": [\"x\"], \"label\": [\"PER\"]}\n");
   auto o = options();
@@ -262,25 +288,37 @@ TEST_F(DatasetTest, MaxTrainSamplesEachLabel) {
   o.max_train = 50;
   const auto d = read_dataset(o, 1);
   ASSERT_EQ(d.train.size(), 50);
-  for (int64_t label = 0; label < 5; ++label) EXPECT_EQ(std::count(d.train.labels.begin(), d.train.labels.end(), label), 10);
+  for (int64_t label = 0; label < 5; ++label)
+    EXPECT_EQ(std::count(d.train.labels.begin(), d.train.labels.end(), label), 10);
   EXPECT_EQ(read_dataset(o, 1).hash, d.hash);
 }
 
 TEST_F(DatasetTest, MistakesInTheOptionsAreNamedTogether) {
-  DataOptions o{.path = "x", .task = "clasification", .label_separator = "", .bad_rows = "drop", .validation_fraction = 0.6, .test_fraction = 0.5, .max_train = -1};
+  DataOptions o{.path = "x",
+                .task = "clasification",
+                .label_separator = "",
+                .bad_rows = "drop",
+                .validation_fraction = 0.6,
+                .test_fraction = 0.5,
+                .max_train = -1};
   const auto message = message_of([&] { read_dataset(o, 0); });
-  for (const auto* part : {"data.task: expected classification or multilabel or regression or tokens, found `clasification`; did you mean `classification`?",
-                           "data.bad_rows: expected stop or skip, found `drop`", "data.label_separator: expected text, found none",
-                           "data.validation_fraction and data.test_fraction: expected less than 1 together, found 1.1",
-                           "data.max_train: expected 0 or more, found -1"})
+  for (const auto* part :
+       {"data.task: expected classification or multilabel or regression or tokens, found `clasification`; did you mean "
+        "`classification`?",
+        "data.bad_rows: expected stop or skip, found `drop`", "data.label_separator: expected text, found none",
+        "data.validation_fraction and data.test_fraction: expected less than 1 together, found 1.1",
+        "data.max_train: expected 0 or more, found -1"})
     EXPECT_NE(message.find(part), std::string::npos) << message;
-  expect_message({.path = "x", .validation_fraction = -1}, "data.validation_fraction: expected a number from 0 to below 1, found -1");
-  expect_message({.path = "x", .pair = "b", .task = "tokens"}, "data.pair: the task tokens has no second text; remove it");
+  expect_message({.path = "x", .validation_fraction = -1},
+                 "data.validation_fraction: expected a number from 0 to below 1, found -1");
+  expect_message({.path = "x", .pair = "b", .task = "tokens"},
+                 "data.pair: the task tokens has no second text; remove it");
 }
 
 TEST_F(DatasetTest, FilesThatAreNotThereAreNamed) {
   expect_message({}, "data.path is missing; name a folder");
-  expect_message({.path = "x", .train = "y"}, "data.path and data.train, data.validation, data.test exclude each other; keep one kind");
+  expect_message({.path = "x", .train = "y"},
+                 "data.path and data.train, data.validation, data.test exclude each other; keep one kind");
   expect_message({.test = "y"}, "data.train is missing; name the training file");
   expect_message(options("gone"), "gone: there is no such file or folder; check data.path");
   expect_message(options(), "expected a file train.jsonl, train.json, train.csv or train.tsv, found no files");
@@ -303,8 +341,9 @@ TEST_F(DatasetTest, SummaryCountsClassesLengthsAndDuplicates) {
   EXPECT_EQ(train["characters"], (Json{{"min", 2}, {"median", 3}, {"percentile_95", 11}, {"max", 11}}));
   EXPECT_EQ(s["shared"], (Json{{"validation_with_train", 1}, {"test_with_train", 1}, {"test_with_validation", 1}}));
   const auto text = summary_text(s);
-  for (const auto* part : {"classification, 2 labels\n", "train: 4 rows, 1 repeat another; characters: 2 to 11, median 3, 95 % up to 11\n",
-                           "         3   75.0 %  x\n", "1 test rows are in train too; the test score will be too good\n"})
+  for (const auto* part :
+       {"classification, 2 labels\n", "train: 4 rows, 1 repeat another; characters: 2 to 11, median 3, 95 % up to 11\n",
+        "         3   75.0 %  x\n", "1 test rows are in train too; the test score will be too good\n"})
     EXPECT_NE(text.find(part), std::string::npos) << text;
 }
 

@@ -59,7 +59,8 @@ TEST(Ragged, NamesTheFolderThatIsFull) {
   });
   setrlimit(RLIMIT_FSIZE, &before);
   std::signal(SIGXFSZ, handler);
-  EXPECT_NE(message.find("bytes for rows that do not fit in memory cannot be reserved there"), std::string::npos) << message;
+  EXPECT_NE(message.find("bytes for rows that do not fit in memory cannot be reserved there"), std::string::npos)
+      << message;
   EXPECT_NE(message.find("set TMPDIR to a folder that has it"), std::string::npos) << message;
 }
 

@@ -22,7 +22,8 @@ struct Read {
 
 Read read(const fs::path& file, BadRows bad_rows = BadRows::stop, int64_t limit = 10'000'000) {
   Read result;
-  result.skipped = for_each_row(file, bad_rows, [&](const Row& row) { result.rows.push_back(row); }, limit);
+  result.skipped = for_each_row(
+      file, bad_rows, [&](const Row& row) { result.rows.push_back(row); }, limit);
   return result;
 }
 
@@ -81,24 +82,30 @@ TEST_F(Table, AnOpenQuoteIsNamedWithItsLineEvenWhereBadRowsAreSkipped) {
 }
 
 TEST_F(Table, CellsAndQuotesAreChecked) {
-  expect_message(file("a.csv", "text,label\none\n"), "row 2: expected 2 cells as in the header, found 1; quote cells that hold the separator");
-  expect_message(file("b.csv", "text,label\n\"one\" two,x\n"), "row 2: expected a separator after a closing quote, found text");
+  expect_message(file("a.csv", "text,label\none\n"),
+                 "row 2: expected 2 cells as in the header, found 1; quote cells that hold the separator");
+  expect_message(file("b.csv", "text,label\n\"one\" two,x\n"),
+                 "row 2: expected a separator after a closing quote, found text");
   expect_message(file("c.csv", "text,text\n"), "the column `text` is there twice");
 }
 
 TEST_F(Table, InvalidUtf8IsNamedWithRowAndByte) {
-  expect_message(file("a.csv", "text,label\nok,x\ncaf\xe9,x\n"), "row 3: expected UTF-8, found the byte 0xe9 at byte 4 of the row; save the file as UTF-8");
-  expect_message(file("a.jsonl", "{\"text\": \"\xc0\xaf\"}\n"), "row 1: expected UTF-8, found the byte 0xc0 at byte 11");
+  expect_message(file("a.csv", "text,label\nok,x\ncaf\xe9,x\n"),
+                 "row 3: expected UTF-8, found the byte 0xe9 at byte 4 of the row; save the file as UTF-8");
+  expect_message(file("a.jsonl", "{\"text\": \"\xc0\xaf\"}\n"),
+                 "row 1: expected UTF-8, found the byte 0xc0 at byte 11");
   expect_message(file("a.txt", "\xed\xa0\x80\n"), "row 1: expected UTF-8");
 }
 
 TEST_F(Table, Utf16IsNamed) {
   for (const auto* mark : {"\xff\xfe", "\xfe\xff"})
-    expect_message(file("a.csv", std::string(mark) + "t"), "expected UTF-8, found UTF-16 (byte-order mark); convert it: iconv -f UTF-16 -t UTF-8");
+    expect_message(file("a.csv", std::string(mark) + "t"),
+                   "expected UTF-8, found UTF-16 (byte-order mark); convert it: iconv -f UTF-16 -t UTF-8");
 }
 
 TEST_F(Table, JsonMistakesAreNamed) {
-  expect_message(file("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \n"), "row 2: expected one JSON object a line, found text that is not JSON at byte 10: {\"text\":");
+  expect_message(file("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \n"),
+                 "row 2: expected one JSON object a line, found text that is not JSON at byte 10: {\"text\":");
   expect_message(file("b.jsonl", "3\n"), "row 1: expected one JSON object a line, found a number");
   expect_message(file("c.json", "[{\"text\": \"a\"}]\n"), "found an array; `jq -c '.[]'` turns an array into lines");
 }
@@ -110,7 +117,8 @@ TEST_F(Table, ALongRowIsAnErrorAndTakesNoMemory) {
   expect_message(file("a.txt", text), "row 1: " + limit);
   expect_message(file("a.csv", "text\n" + text + "\n"), "row 2: " + limit);
   expect_message(file("b.csv", "text\n\"" + text + "\"\n"), "or close the quote that opens in line 2");
-  for (const auto* name : {"a.jsonl", "a.txt", "a.csv", "b.csv"}) EXPECT_EQ(read(folder / name, BadRows::skip).skipped.count, 1);
+  for (const auto* name : {"a.jsonl", "a.txt", "a.csv", "b.csv"})
+    EXPECT_EQ(read(folder / name, BadRows::skip).skipped.count, 1);
   EXPECT_EQ(read(folder / "a.jsonl", BadRows::skip).rows.size(), 1u);
 }
 
@@ -118,7 +126,8 @@ TEST_F(Table, ALargeFileIsStreamed) {
   const auto path = folder / "a.jsonl";
   {
     std::ofstream out(path);
-    for (int i = 0; i < 1'200'000; ++i) out << "{\"text\": \"a row of some words, and of a few more words\", \"label\": 1}\n";  // 80 MB
+    for (int i = 0; i < 1'200'000; ++i)
+      out << "{\"text\": \"a row of some words, and of a few more words\", \"label\": 1}\n";  // 80 MB
   }
   rusage before, after;
   getrusage(RUSAGE_SELF, &before);
@@ -126,7 +135,7 @@ TEST_F(Table, ALargeFileIsStreamed) {
   for_each_row(path, BadRows::stop, [&](const Row&) { ++rows; });
   getrusage(RUSAGE_SELF, &after);
   EXPECT_EQ(rows, 1'200'000);
-#ifndef __SANITIZE_ADDRESS__  // which keeps freed memory
+#ifndef __SANITIZE_ADDRESS__                              // which keeps freed memory
   EXPECT_LT(after.ru_maxrss - before.ru_maxrss, 20'000);  // KiB
 #endif
 }
@@ -148,7 +157,8 @@ TEST_F(Table, MistakesOfTheCallerAreNotSkipped) {
 
 TEST_F(Table, FilesThatCannotBeReadAreNamed) {
   expect_message(folder / "gone.csv", "there is no such file; check the path");
-  expect_message(file("a.xlsx", "x"), "expected a file that ends in .jsonl, .ndjson, .json, .csv, .tsv or .txt, found `.xlsx`");
+  expect_message(file("a.xlsx", "x"),
+                 "expected a file that ends in .jsonl, .ndjson, .json, .csv, .tsv or .txt, found `.xlsx`");
   expect_message(folder.path, "cannot be read as a file");
 }
 
@@ -157,9 +167,11 @@ TEST(FailRow, NamesFileRowAndColumn) {
 }
 
 TEST(Utf8, AgreesWithRfc3629) {
-  for (const auto* good : {"", "a", "\xc2\x80", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xee\x80\x80", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf"})
+  for (const auto* good :
+       {"", "a", "\xc2\x80", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xee\x80\x80", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf"})
     EXPECT_TRUE(is_utf8(good)) << good;
-  for (const auto* bad : {"\x80", "\xc1\xbf", "\xe0\x9f\xbf", "\xed\xa0\x80", "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xf5", "\xe2\x82", "\xff"})
+  for (const auto* bad : {"\x80", "\xc1\xbf", "\xe0\x9f\xbf", "\xed\xa0\x80", "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80",
+                          "\xf5", "\xe2\x82", "\xff"})
     EXPECT_FALSE(is_utf8(bad));
   EXPECT_EQ(excerpt("caf\xc3\xa9s", 4), "caf...");
 }

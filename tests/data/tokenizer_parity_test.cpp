@@ -31,7 +31,8 @@ TEST_P(TokenizerParity, EveryCase) {
     const auto text = c["text"].get<std::string>();
     for (const bool details : {true, false}) {
       const auto options = options_of(c, details);
-      const auto found = c.contains("pair") ? tokenizer.encode(text, c["pair"].get<std::string>(), options) : tokenizer.encode(text, options);
+      const auto found = c.contains("pair") ? tokenizer.encode(text, c["pair"].get<std::string>(), options)
+                                            : tokenizer.encode(text, options);
       ASSERT_EQ(Json(found.ids), c["ids"]) << line;
       ASSERT_EQ(Json(found.type_ids), c["type_ids"]) << line;
       if (details && c.contains("offsets")) {

@@ -24,22 +24,31 @@ TEST(Tokenizer, SaysWhatItLookedForWhenThereIsNothing) {
   Scratch folder;
   write_text(folder / "notes.md", "");
   const auto message = message_of([&] { Tokenizer::load(folder.path); });
-  EXPECT_NE(message.find("no tokenizer found; expected tokenizer.json, or vocab.txt, or vocab.json with merges.txt; the folder has notes.md"),
-            std::string::npos) << message;
-  EXPECT_NE(message_of([&] { Tokenizer::load(folder / "absent"); }).find("expected a folder with the files of a tokenizer, found nothing there"),
+  EXPECT_NE(message.find("no tokenizer found; expected tokenizer.json, or vocab.txt, or vocab.json with merges.txt; "
+                         "the folder has notes.md"),
+            std::string::npos)
+      << message;
+  EXPECT_NE(message_of([&] {
+              Tokenizer::load(folder / "absent");
+            }).find("expected a folder with the files of a tokenizer, found nothing there"),
             std::string::npos);
 }
 
 TEST(Tokenizer, NamesTheBrokenFileAndThePosition) {
   Scratch folder;
   write_text(folder / "tokenizer.json", "{\"version\": ");
-  EXPECT_NE(message_of([&] { Tokenizer::load(folder.path); }).find("tokenizer.json: not JSON at byte 13"), std::string::npos);
+  EXPECT_NE(message_of([&] { Tokenizer::load(folder.path); }).find("tokenizer.json: not JSON at byte 13"),
+            std::string::npos);
   write_text(folder / "tokenizer.json", "{\"version\": \"1.0\", \"model\": {\"type\": \"Other\"}}");
-  EXPECT_NE(message_of([&] { Tokenizer::load(folder.path); }).find("not a tokenizer that can be read"), std::string::npos);
+  EXPECT_NE(message_of([&] { Tokenizer::load(folder.path); }).find("not a tokenizer that can be read"),
+            std::string::npos);
   write_text(folder / "tokenizer.json", "[]");
-  EXPECT_NE(message_of([&] { Tokenizer::load(folder.path); }).find("tokenizer.json: expected a JSON object, found array"), std::string::npos);
+  EXPECT_NE(
+      message_of([&] { Tokenizer::load(folder.path); }).find("tokenizer.json: expected a JSON object, found array"),
+      std::string::npos);
   write_text(folder / "tokenizer_config.json", "{]");
-  EXPECT_NE(message_of([&] { Tokenizer::load(folder.path); }).find("tokenizer_config.json: not JSON at byte 2"), std::string::npos);
+  EXPECT_NE(message_of([&] { Tokenizer::load(folder.path); }).find("tokenizer_config.json: not JSON at byte 2"),
+            std::string::npos);
 }
 
 TEST(Tokenizer, NamesAMissingSpecialToken) {
@@ -49,8 +58,9 @@ TEST(Tokenizer, NamesAMissingSpecialToken) {
   EXPECT_EQ(tokenizer.special_id("sep_token"), 3);  // appended, as transformers does
   EXPECT_EQ(tokenizer.special_id("cls_token"), 4);
   write_text(folder / "vocab.txt", "the\ncat\n");
-  EXPECT_NE(message_of([&] { Tokenizer::load(folder.path); })
-                .find("the vocabulary has no unk_token `[UNK]`; name the right token in special_tokens_map.json"),
+  EXPECT_NE(message_of([&] {
+              Tokenizer::load(folder.path);
+            }).find("the vocabulary has no unk_token `[UNK]`; name the right token in special_tokens_map.json"),
             std::string::npos);
 }
 
@@ -60,11 +70,15 @@ TEST(Tokenizer, AsksWhichByteLevelTokenizerItIs) {
   write_text(folder / "merges.txt", "#version: 0.2\n");
   write_text(folder / "config.json", "{\"model_type\": \"bert\"}");
   const auto message = message_of([&] { Tokenizer::load(folder.path); });
-  EXPECT_NE(message.find("expected model_type roberta, deberta, gpt2, gpt_bigcode or starcoder2 in config.json (found `bert`)"),
-            std::string::npos) << message;
+  EXPECT_NE(message.find(
+                "expected model_type roberta, deberta, gpt2, gpt_bigcode or starcoder2 in config.json (found `bert`)"),
+            std::string::npos)
+      << message;
   write_text(folder / "config.json", "{\"model_type\": \"gpt2\"}");
   write_text(folder / "merges.txt", "#version: 0.2\na b c\n");
-  EXPECT_NE(message_of([&] { Tokenizer::load(folder.path); }).find("merges.txt, line 2: expected two tokens with one blank between them, found `a b c`"),
+  EXPECT_NE(message_of([&] {
+              Tokenizer::load(folder.path);
+            }).find("merges.txt, line 2: expected two tokens with one blank between them, found `a b c`"),
             std::string::npos);
 }
 
@@ -79,10 +93,14 @@ TEST(Tokenizer, LowerCasesWhereTheFilesAreSilent) {
 TEST(Tokenizer, NullSettingsAreSilentAndWrongOnesNamed) {
   Scratch folder;
   write_text(folder / "vocab.txt", kSmallVocabulary);
-  write_text(folder / "tokenizer_config.json", "{\"do_lower_case\": null, \"tokenizer_class\": null, \"strip_accents\": null, \"cls_token\": null}");
+  write_text(folder / "tokenizer_config.json",
+             "{\"do_lower_case\": null, \"tokenizer_class\": null, \"strip_accents\": null, \"cls_token\": null}");
   EXPECT_EQ(ids(Tokenizer::load(folder.path), "The cats"), (std::vector<int32_t>{2, 5, 6, 8, 3}));
   write_text(folder / "tokenizer_config.json", "{\"do_lower_case\": \"no\"}");
-  EXPECT_NE(message_of([&] { Tokenizer::load(folder.path); }).find("the tokenizer files have a value of a kind that was not expected"), std::string::npos);
+  EXPECT_NE(message_of([&] {
+              Tokenizer::load(folder.path);
+            }).find("the tokenizer files have a value of a kind that was not expected"),
+            std::string::npos);
 }
 
 TEST(Tokenizer, ReadsLinesVerbatim) {
@@ -92,7 +110,8 @@ TEST(Tokenizer, ReadsLinesVerbatim) {
   EXPECT_EQ(tokenizer.id_of("cat"), 7);
   EXPECT_EQ(tokenizer.vocab_size(), 8);
   write_text(folder / "vocab.txt", "[PAD]\n\xff\n");
-  EXPECT_NE(message_of([&] { Tokenizer::load(folder.path); }).find("vocab.txt: line 2 is not UTF-8"), std::string::npos);
+  EXPECT_NE(message_of([&] { Tokenizer::load(folder.path); }).find("vocab.txt: line 2 is not UTF-8"),
+            std::string::npos);
 }
 
 TEST(Tokenizer, BatchEqualsRowsOneByOne) {
@@ -143,7 +162,8 @@ TEST(Tokenizer, KnowsIdsTokensAndRoles) {
   EXPECT_EQ(tokenizer.id_of("dog"), std::nullopt);
   EXPECT_EQ(tokenizer.model_max_length(), 128);
   EXPECT_EQ(tokenizer.decode({2, 5, 6, 8, 3}, true), "the cats");
-  EXPECT_NE(message_of([&] { tokenizer.token_of(99); }).find("the tokenizer has no token with id 99; its ids end at 8"), std::string::npos);
+  EXPECT_NE(message_of([&] { tokenizer.token_of(99); }).find("the tokenizer has no token with id 99; its ids end at 8"),
+            std::string::npos);
   EXPECT_EQ(Tokenizer::load(parity("bytebpe-starcoder")).model_max_length(), std::nullopt);
 }
 
@@ -151,8 +171,12 @@ TEST(Tokenizer, IgnoresTruncationAndPaddingOfTheDocument) {
   Scratch folder;
   auto document = nlohmann::json::parse(tests::read_text(parity("wordpiece-cased") / "tokenizer.json"));
   document["truncation"] = {{"direction", "Right"}, {"max_length", 4}, {"strategy", "LongestFirst"}, {"stride", 0}};
-  document["padding"] = {{"strategy", {{"Fixed", 50}}}, {"direction", "Right"}, {"pad_to_multiple_of", nullptr},
-                         {"pad_id", 0}, {"pad_type_id", 0}, {"pad_token", "[PAD]"}};
+  document["padding"] = {{"strategy", {{"Fixed", 50}}},
+                         {"direction", "Right"},
+                         {"pad_to_multiple_of", nullptr},
+                         {"pad_id", 0},
+                         {"pad_type_id", 0},
+                         {"pad_token", "[PAD]"}};
   write_text(folder / "tokenizer.json", document.dump());
   const auto tokenizer = Tokenizer::load(folder.path);
   const auto text = "one two three four five six seven";
@@ -184,7 +208,8 @@ TEST_P(TokenizerExport, ReadsBackToTheSameIds) {
   EXPECT_EQ(copy.model_max_length(), 77);
   const auto config = Json::parse(tests::read_text(folder / "tokenizer_config.json"));
   EXPECT_TRUE(config.contains("tokenizer_class"));
-  EXPECT_EQ(config.contains("do_lower_case"), GetParam() != "bytebpe-roberta" && GetParam() != "bytebpe-starcoder" && GetParam() != "bytebpe-llama3");
+  EXPECT_EQ(config.contains("do_lower_case"),
+            GetParam() != "bytebpe-roberta" && GetParam() != "bytebpe-starcoder" && GetParam() != "bytebpe-llama3");
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, TokenizerExport,

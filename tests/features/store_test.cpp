@@ -35,7 +35,8 @@ class StoreTest : public testing::Test {
   torch::Tensor computed(int64_t boundary, const std::vector<int64_t>& examples) {
     const torch::NoGradGuard no_grad;
     c.model->eval();
-    return c.model->forward("text", 0, boundary, c.inputs->batch("text", examples), c.model->head->reads()).hidden.values;
+    return c.model->forward("text", 0, boundary, c.inputs->batch("text", examples), c.model->head->reads())
+        .hidden.values;
   }
   const std::vector<int64_t> all{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
   Case c{"bert_classification"};
@@ -43,7 +44,8 @@ class StoreTest : public testing::Test {
 };
 
 TEST_F(StoreTest, ABoundaryOverTheBudgetIsAbsentWithANoteAndRecomputed) {
-  const auto small = store_bytes(*c.model, "text", 4, *c.inputs, {}), large = store_bytes(*c.model, "text", 2, *c.inputs, {});
+  const auto small = store_bytes(*c.model, "text", 4, *c.inputs, {}),
+             large = store_bytes(*c.model, "text", 2, *c.inputs, {});
   ASSERT_LT(small, large);
   const StoreOptions options{.budget_gb = (small + large - 1) / 1e9};
   const auto result = captured({2, 4}, options);
@@ -67,7 +69,8 @@ TEST_F(StoreTest, TheBytesForetoldAreThoseOfTheFile) {
     const StoreOptions options{.precision = precision};
     const Scratch own;
     capture(*c.model, "text", {2}, c.model->head->reads(), *c.inputs, own.path, options);
-    const auto foretold = store_bytes(*c.model, "text", 2, *c.inputs, options), found = fs::file_size(files_in(own.path).at(0));
+    const auto foretold = store_bytes(*c.model, "text", 2, *c.inputs, options),
+               found = fs::file_size(files_in(own.path).at(0));
     EXPECT_LE(foretold, found);
     EXPECT_LE(found, foretold + 1000) << "a header";
   }
@@ -94,7 +97,8 @@ TEST_F(StoreTest, HalvesKeepTheirPrecisionAndHalfTheBytes) {
 }
 
 TEST_F(StoreTest, AnUnknownPrecisionIsAUsageError) {
-  EXPECT_EQ(message_of([&] { captured({2}, {.precision = "float8"}); }), "features.precision: expected float32, bfloat16 or float16, found float8.");
+  EXPECT_EQ(message_of([&] { captured({2}, {.precision = "float8"}); }),
+            "features.precision: expected float32, bfloat16 or float16, found float8.");
 }
 
 TEST_F(StoreTest, AFinishedStoreIsFoundAgainAndNotMadeAnew) {
@@ -104,7 +108,8 @@ TEST_F(StoreTest, AFinishedStoreIsFoundAgainAndNotMadeAnew) {
   std::map<fs::path, fs::file_time_type> times;
   for (const auto& file : files) times[file] = fs::last_write_time(file);
   int64_t calls = 0;
-  const auto again = capture(*c.model, "text", {2, 3}, c.model->head->reads(), *c.inputs, folder.path, {}, [&](int64_t, int64_t) { ++calls; });
+  const auto again = capture(*c.model, "text", {2, 3}, c.model->head->reads(), *c.inputs, folder.path, {},
+                             [&](int64_t, int64_t) { ++calls; });
   EXPECT_EQ(calls, 0);
   EXPECT_EQ(again.seconds, 0);
   EXPECT_TRUE(again.stores[0] && again.stores[1]);
@@ -192,7 +197,8 @@ TEST_F(StoreTest, AKillAtAnyOperationOfTheCaptureLeavesNoHalfStore) {
     const auto result = captured({1, 3}, {.capture_tokens = 30});
     const auto complete = names();
     EXPECT_EQ(complete.size(), 2u);
-    return std::pair{complete, std::vector{result.stores[0]->read(all, torch::kCPU).hidden.values, result.stores[1]->read(all, torch::kCPU).hidden.values}};
+    return std::pair{complete, std::vector{result.stores[0]->read(all, torch::kCPU).hidden.values,
+                                           result.stores[1]->read(all, torch::kCPU).hidden.values}};
   }();
   int64_t n = 0, killed = 0;
   for (bool survived = false; !survived; ++killed) {
@@ -208,7 +214,8 @@ TEST_F(StoreTest, AKillAtAnyOperationOfTheCaptureLeavesNoHalfStore) {
     const auto result = captured({1, 3}, {.capture_tokens = 30});
     EXPECT_EQ(names(), reference.first);
     EXPECT_EQ(files_in(folder.path).size(), 2u) << "what the killed process left is swept, n = " << n;
-    for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(same(result.stores[i]->read(all, torch::kCPU).hidden.values, reference.second[i]));
+    for (size_t i = 0; i < 2; ++i)
+      EXPECT_TRUE(same(result.stores[i]->read(all, torch::kCPU).hidden.values, reference.second[i]));
   }
   EXPECT_GT(killed, 12);
 }
@@ -236,11 +243,13 @@ TEST_F(StoreTest, ADamagedStoreIsASentenceThatNamesTheFile) {
   // The first row numbers come last in the file, 13 of them: 0, ..., the total.
   auto numbers = whole;
   numbers[numbers.size() - 8 * 12] = 100;  // the second starts behind the third
-  EXPECT_TRUE(broken(numbers).ends_with("is no store of activations, or a damaged one. Remove it; graft makes it again."));
+  EXPECT_TRUE(
+      broken(numbers).ends_with("is no store of activations, or a damaged one. Remove it; graft makes it again."));
   const auto tensor = torch::zeros({3, 2});
   io::write_safetensors(file, {{"hidden", models::to_view(tensor)}});
   EXPECT_TRUE(message_of([&] { Store store(file); }).ends_with("Remove it; graft makes it again."));
-  io::write_safetensors(file, {{"x", models::to_view(tensor)}, {"x.starts", models::to_view(torch::tensor({0, 1, 3}, torch::kInt64))}});
+  io::write_safetensors(
+      file, {{"x", models::to_view(tensor)}, {"x.starts", models::to_view(torch::tensor({0, 1, 3}, torch::kInt64))}});
   EXPECT_TRUE(message_of([&] { Store store(file); }).ends_with("Remove it; graft makes it again."));
 }
 

@@ -18,7 +18,10 @@ Predictions predicted(int64_t right) {
   // Shuffled by a factor prime to 10, so that both classes have their share of errors.
   const auto correct = (place * 7 % 10 < right).to(torch::kInt64);
   const auto label = torch::where(correct == 1, target, 1 - target);
-  return {.task = "classification", .scores = torch::one_hot(label, 2).to(torch::kFloat32), .targets = target, .label_names = {"a", "b"}};
+  return {.task = "classification",
+          .scores = torch::one_hot(label, 2).to(torch::kFloat32),
+          .targets = target,
+          .label_names = {"a", "b"}};
 }
 
 Predictions majority() { return majority_predictions(predicted(10), predicted(10)); }
@@ -33,13 +36,16 @@ TEST(Verdict, FeaturesAboveBothAreUseful) {
   EXPECT_LT(v.at("over_majority").at("lower").get<double>(), 0.3);
   EXPECT_GT(v.at("over_majority").at("upper").get<double>(), 0.3);
   EXPECT_EQ(v.at("examples"), kExamples);
-  EXPECT_EQ(v.at("sentence"), "The features are useful: accuracy 0.900 with them, 0.700 with a random copy of the network, 0.600 by always guessing the most frequent.");
+  EXPECT_EQ(v.at("sentence"),
+            "The features are useful: accuracy 0.900 with them, 0.700 with a random copy of the network, 0.600 by "
+            "always guessing the most frequent.");
 }
 
 TEST(Verdict, FeaturesNotSurelyAboveARandomCopyAreWeak) {
   const auto equal = verdict("accuracy", predicted(9), majority(), predicted(9), 1);
   EXPECT_EQ(equal.at("verdict"), "weak");
-  EXPECT_EQ(equal.at("over_random_copy").at("lower"), 0.0) << "equal predictions differ in no sample: above 0 is above, not at";
+  EXPECT_EQ(equal.at("over_random_copy").at("lower"), 0.0)
+      << "equal predictions differ in no sample: above 0 is above, not at";
   EXPECT_EQ(verdict("accuracy", predicted(8), majority(), predicted(9), 1).at("verdict"), "weak");
 }
 
@@ -58,8 +64,13 @@ TEST(Verdict, AGainWithinChanceIsNone) {
     auto label = torch::zeros({n}, torch::kInt64);  // the majority's guess, but for a few that it gets wrong
     const auto wrong = target.nonzero().squeeze(1);
     label.index_fill_(0, wrong.narrow(0, 0, more), 1);
-    Predictions p{.task = "classification", .scores = torch::one_hot(label, 2).to(torch::kFloat32), .targets = target, .label_names = {"a", "b"}};
-    return verdict("accuracy", p, majority_predictions(p, p), majority_predictions(p, p), 1).at("verdict").get<std::string>();
+    Predictions p{.task = "classification",
+                  .scores = torch::one_hot(label, 2).to(torch::kFloat32),
+                  .targets = target,
+                  .label_names = {"a", "b"}};
+    return verdict("accuracy", p, majority_predictions(p, p), majority_predictions(p, p), 1)
+        .at("verdict")
+        .get<std::string>();
   };
   EXPECT_EQ(with(50, 1), "no");
   EXPECT_EQ(with(2000, 40), "useful");
@@ -72,19 +83,23 @@ TEST(Verdict, IsAFunctionOfItsSeed) {
 }
 
 TEST(Verdict, TheMajorityIsThatOfTraining) {
-  const auto train = Predictions{.task = "classification", .targets = torch::tensor({1, 1, 0}, torch::kInt64), .label_names = {"a", "b"}};
-  const auto to = Predictions{.task = "classification", .targets = torch::tensor({0, 0, 0, 1}, torch::kInt64), .label_names = {"a", "b"}};
+  const auto train = Predictions{
+      .task = "classification", .targets = torch::tensor({1, 1, 0}, torch::kInt64), .label_names = {"a", "b"}};
+  const auto to = Predictions{
+      .task = "classification", .targets = torch::tensor({0, 0, 0, 1}, torch::kInt64), .label_names = {"a", "b"}};
   EXPECT_NEAR(train::metric_of("accuracy", majority_predictions(train, to)), 0.25, 1e-9);
 
   const Predictions words{.task = "tokens", .token_target = {{0, 2, 2}, {2, 0}}, .label_names = {"x", "y", "z"}};
-  const auto guessed = majority_predictions(words, {.task = "tokens", .token_target = {{1}, {2, 0, 2}}, .label_names = {"x", "y", "z"}});
+  const auto guessed =
+      majority_predictions(words, {.task = "tokens", .token_target = {{1}, {2, 0, 2}}, .label_names = {"x", "y", "z"}});
   EXPECT_EQ(guessed.token_predicted, (std::vector<std::vector<int64_t>>{{2}, {2, 2, 2}}));
 
   const Predictions values{.task = "regression", .targets = torch::tensor({1.0f, 2.0f, 6.0f})};
   const auto mean = majority_predictions(values, {.task = "regression", .targets = torch::zeros({2})});
   EXPECT_TRUE(torch::equal(mean.scores, torch::full({2, 1}, 3.0f)));
 
-  const Predictions several{.task = "multilabel", .targets = torch::tensor({1.0f, 0.0f, 1.0f, 0.0f, 1.0f, 0.0f}).view({3, 2})};
+  const Predictions several{.task = "multilabel",
+                            .targets = torch::tensor({1.0f, 0.0f, 1.0f, 0.0f, 1.0f, 0.0f}).view({3, 2})};
   const auto hot = majority_predictions(several, {.task = "multilabel", .targets = torch::zeros({4, 2})});
   EXPECT_TRUE(torch::equal(hot.scores > 0, torch::tensor({true, false}).expand({4, 2})));
 }

@@ -26,10 +26,13 @@ inline std::string zip(const std::vector<std::pair<std::string, std::string>>& r
   for (const auto& [name, content] : records) {
     const auto offset = file.size();
     const auto sizes = number(content.size(), 4) + number(content.size(), 4);
-    file += "PK\x03\x04"s + number(0, 4) + number(options.method, 2) + number(0, 8) + sizes + number(name.size(), 2) + number(0, 2) + name + content;
-    const auto extra = number(1, 2) + number(24, 2) + number(content.size(), 8) + number(content.size(), 8) + number(offset, 8);
-    directory += "PK\x01\x02"s + number(0, 6) + number(options.method, 2) + number(0, 8) + (options.zip64 ? std::string(8, '\xff') : sizes) +
-                 number(name.size(), 2) + number(options.zip64 ? extra.size() : 0, 2) + number(0, 10) +
+    file += "PK\x03\x04"s + number(0, 4) + number(options.method, 2) + number(0, 8) + sizes + number(name.size(), 2) +
+            number(0, 2) + name + content;
+    const auto extra =
+        number(1, 2) + number(24, 2) + number(content.size(), 8) + number(content.size(), 8) + number(offset, 8);
+    directory += "PK\x01\x02"s + number(0, 6) + number(options.method, 2) + number(0, 8) +
+                 (options.zip64 ? std::string(8, '\xff') : sizes) + number(name.size(), 2) +
+                 number(options.zip64 ? extra.size() : 0, 2) + number(0, 10) +
                  (options.zip64 ? std::string(4, '\xff') : number(offset, 4)) + name + (options.zip64 ? extra : "");
   }
   const auto begin = file.size();
@@ -41,14 +44,16 @@ inline std::string zip(const std::vector<std::pair<std::string, std::string>>& r
     file += "PK\x06\x07"s + number(0, 4) + number(end, 8) + number(1, 4);
     return file + "PK\x05\x06"s + number(0, 4) + std::string(12, '\xff') + number(0, 2);
   }
-  return file + "PK\x05\x06"s + number(0, 4) + number(records.size(), 2) + number(records.size(), 2) + number(directory.size(), 4) +
-         number(begin, 4) + number(0, 2);
+  return file + "PK\x05\x06"s + number(0, 4) + number(records.size(), 2) + number(records.size(), 2) +
+         number(directory.size(), 4) + number(begin, 4) + number(0, 2);
 }
 
 // Pickle opcodes, protocol 2.
 inline std::string text(const std::string& value) { return "X" + number(value.size(), 4) + value; }
 inline std::string whole(int64_t value) { return "\x8a\x08"s + number(static_cast<uint64_t>(value), 8); }
-inline std::string global(const std::string& module, const std::string& name) { return "c" + module + "\n" + name + "\n"; }
+inline std::string global(const std::string& module, const std::string& name) {
+  return "c" + module + "\n" + name + "\n";
+}
 inline std::string tuple(const std::vector<std::string>& items) {
   std::string pickle = "(";
   for (const auto& item : items) pickle += item;
@@ -68,11 +73,15 @@ inline std::string wholes(const std::vector<int64_t>& values) {
   for (const auto value : values) items.push_back(whole(value));
   return tuple(items);
 }
-inline std::string tensor(const std::string& stored, int64_t offset, const std::vector<int64_t>& shape, const std::vector<int64_t>& strides) {
+inline std::string tensor(const std::string& stored, int64_t offset, const std::vector<int64_t>& shape,
+                          const std::vector<int64_t>& strides) {
   return global("torch._utils", "_rebuild_tensor_v2") +
-         tuple({stored, whole(offset), wholes(shape), wholes(strides), "\x89", global("collections", "OrderedDict") + ")R"}) + "R";
+         tuple({stored, whole(offset), wholes(shape), wholes(strides), "\x89",
+                global("collections", "OrderedDict") + ")R"}) +
+         "R";
 }
-inline std::string archive(const std::string& object, const std::vector<std::pair<std::string, std::string>>& storages = {}) {
+inline std::string archive(const std::string& object,
+                           const std::vector<std::pair<std::string, std::string>>& storages = {}) {
   std::vector<std::pair<std::string, std::string>> records{{"m/data.pkl", pickled(object)}, {"m/byteorder", "little"}};
   for (const auto& [key, content] : storages) records.emplace_back("m/data/" + key, content);
   return zip(records);

@@ -22,9 +22,13 @@ void write_tensors(const fs::path& path, const std::vector<std::string>& names) 
   write_safetensors(path, tensors);
 }
 
-void write_index(const Scratch& scratch, const std::string& map) { write_text(scratch / "model.safetensors.index.json", R"({"weight_map":)" + map + "}"); }
+void write_index(const Scratch& scratch, const std::string& map) {
+  write_text(scratch / "model.safetensors.index.json", R"({"weight_map":)" + map + "}");
+}
 
-std::string small_archive(const std::string& name) { return archive(dictionary({{name, tensor(storage("ByteStorage", "0", 1), 0, {1}, {1})}}), {{"0", "x"}}); }
+std::string small_archive(const std::string& name) {
+  return archive(dictionary({{name, tensor(storage("ByteStorage", "0", 1), 0, {1}, {1})}}), {{"0", "x"}});
+}
 
 std::vector<std::string> names_of(const Checkpoint& checkpoint) {
   std::vector<std::string> names;
@@ -32,7 +36,9 @@ std::vector<std::string> names_of(const Checkpoint& checkpoint) {
   return names;
 }
 
-std::string refusal(const fs::path& path) { return message_of([&] { read_checkpoint(path); }); }
+std::string refusal(const fs::path& path) {
+  return message_of([&] { read_checkpoint(path); });
+}
 
 TEST(Checkpoint, ReadsThePublishedLayouts) {
   EXPECT_EQ(read_checkpoint(fixture("parity/bert-model/model")).files.size(), 1u);
@@ -43,7 +49,8 @@ TEST(Checkpoint, ReadsThePublishedLayouts) {
   EXPECT_TRUE(sharded.safe);
   EXPECT_EQ(sharded.files.size(), 5u);
   EXPECT_EQ(sharded.tensors.at("lm_head.weight").dtype, DType::bf16);
-  EXPECT_EQ(read_checkpoint(fixture("parity/llama-bf16-shards/model/model.safetensors.index.json")).tensors.size(), sharded.tensors.size());
+  EXPECT_EQ(read_checkpoint(fixture("parity/llama-bf16-shards/model/model.safetensors.index.json")).tensors.size(),
+            sharded.tensors.size());
 }
 
 TEST(Checkpoint, TheOrderIsSafetensorsFirst) {
@@ -64,7 +71,8 @@ TEST(Checkpoint, OneOuterDictionaryIsUnwrapped) {
   const auto weight = tensor(storage("ByteStorage", "0", 1), 0, {1}, {1});
   const auto inner = dictionary({{"model.w", weight}}), optimizer = dictionary({{"moment", weight}});
   for (const auto* name : {"state_dict", "model", "model_state_dict"}) {
-    write_text(scratch / "a.pth", archive(dictionary({{"optimizer", optimizer}, {name, inner}, {"epoch", "K\x01"}}), {{"0", "x"}}));
+    write_text(scratch / "a.pth",
+               archive(dictionary({{"optimizer", optimizer}, {name, inner}, {"epoch", "K\x01"}}), {{"0", "x"}}));
     EXPECT_EQ(names_of(read_checkpoint(scratch / "a.pth")), std::vector<std::string>{"model.w"}) << name;
   }
   write_text(scratch / "a.pth", archive(inner, {{"0", "x"}}));
@@ -73,17 +81,23 @@ TEST(Checkpoint, OneOuterDictionaryIsUnwrapped) {
 
 TEST(Checkpoint, WhatIsMissingIsNamed) {
   const Scratch scratch;
-  EXPECT_EQ(refusal(scratch / "none"), (scratch / "none").string() + ": no such file or folder; fetch the model with `graft pull` or correct the path");
+  EXPECT_EQ(
+      refusal(scratch / "none"),
+      (scratch / "none").string() + ": no such file or folder; fetch the model with `graft pull` or correct the path");
   EXPECT_NE(refusal(scratch.path).find("the folder has nothing"), std::string::npos);
   write_text(scratch / "config.json", "{}");
-  EXPECT_EQ(refusal(scratch.path), scratch.path.string() +
-                                       ": no weights found (model.safetensors, pytorch_model.bin, their indexes, or one *.safetensors, *.bin, *.pt, "
-                                       "*.pth or *.th); the folder has config.json");
+  EXPECT_EQ(
+      refusal(scratch.path),
+      scratch.path.string() +
+          ": no weights found (model.safetensors, pytorch_model.bin, their indexes, or one *.safetensors, *.bin, *.pt, "
+          "*.pth or *.th); the folder has config.json");
   write_text(scratch / "a.pt", "");
   write_text(scratch / "b.bin", "");
-  EXPECT_EQ(refusal(scratch.path), scratch.path.string() + ": several files may be the weights: a.pt, b.bin; name one of them");
+  EXPECT_EQ(refusal(scratch.path),
+            scratch.path.string() + ": several files may be the weights: a.pt, b.bin; name one of them");
   write_text(scratch / "a.pt", archive("}"));
-  EXPECT_EQ(refusal(scratch / "a.pt"), (scratch / "a.pt").string() + ": it holds no tensor; is it the file of weights?");
+  EXPECT_EQ(refusal(scratch / "a.pt"),
+            (scratch / "a.pt").string() + ": it holds no tensor; is it the file of weights?");
 }
 
 TEST(Checkpoint, AShardThatIsMissingIsNamed) {
@@ -91,10 +105,14 @@ TEST(Checkpoint, AShardThatIsMissingIsNamed) {
   const auto index = (scratch / "model.safetensors.index.json").string();
   write_tensors(scratch / "model-00001-of-00002.safetensors", {"a"});
   write_index(scratch, R"({"a":"model-00001-of-00002.safetensors"})");
-  EXPECT_EQ(refusal(scratch.path), index + ": shard model-00002-of-00002.safetensors is missing from the index, which names "
-                                           "model-00001-of-00002.safetensors; fetch the index again");
+  EXPECT_EQ(refusal(scratch.path),
+            index +
+                ": shard model-00002-of-00002.safetensors is missing from the index, which names "
+                "model-00001-of-00002.safetensors; fetch the index again");
   write_index(scratch, R"({"a":"model-00001-of-00002.safetensors","b":"model-00002-of-00002.safetensors"})");
-  EXPECT_EQ(refusal(scratch.path), index + ": the shard model-00002-of-00002.safetensors is not in the folder; the download is incomplete, fetch it again");
+  EXPECT_EQ(refusal(scratch.path), index +
+                                       ": the shard model-00002-of-00002.safetensors is not in the folder; the "
+                                       "download is incomplete, fetch it again");
 }
 
 TEST(Checkpoint, TensorsAndShardsMustAgree) {
@@ -103,13 +121,16 @@ TEST(Checkpoint, TensorsAndShardsMustAgree) {
   write_tensors(scratch / "x.safetensors", {"a"});
   write_tensors(scratch / "y.safetensors", {"a", "b"});
   write_index(scratch, R"({"a":"x.safetensors","b":"y.safetensors"})");
-  EXPECT_EQ(refusal(scratch.path), (scratch / "y.safetensors").string() +
-                                       ": tensor `a` is also in x.safetensors; the shards do not belong together, fetch them again");
+  EXPECT_EQ(refusal(scratch.path),
+            (scratch / "y.safetensors").string() +
+                ": tensor `a` is also in x.safetensors; the shards do not belong together, fetch them again");
   write_tensors(scratch / "y.safetensors", {"b"});
   write_index(scratch, R"({"a":"y.safetensors","b":"x.safetensors"})");
-  EXPECT_EQ(refusal(scratch.path), index + ": tensor `a` should be in y.safetensors, it is in x.safetensors; fetch the files again");
+  EXPECT_EQ(refusal(scratch.path),
+            index + ": tensor `a` should be in y.safetensors, it is in x.safetensors; fetch the files again");
   write_index(scratch, R"({"c":"y.safetensors"})");
-  EXPECT_EQ(refusal(scratch.path), index + ": tensor `c` should be in y.safetensors, it is in no shard; fetch the files again");
+  EXPECT_EQ(refusal(scratch.path),
+            index + ": tensor `c` should be in y.safetensors, it is in no shard; fetch the files again");
 }
 
 TEST(Checkpoint, ADamagedIndexIsRefused) {
@@ -117,11 +138,15 @@ TEST(Checkpoint, ADamagedIndexIsRefused) {
   const auto index = (scratch / "model.safetensors.index.json").string();
   for (const auto* text : {"", "{", "[]", "{}", R"({"weight_map":{}})", R"({"weight_map":7})"}) {
     write_text(index, text);
-    EXPECT_EQ(refusal(scratch.path), index + ": expected JSON with a `weight_map` from tensors to files; the file is damaged, fetch it again") << text;
+    EXPECT_EQ(refusal(scratch.path),
+              index + ": expected JSON with a `weight_map` from tensors to files; the file is damaged, fetch it again")
+        << text;
   }
   for (const auto* shard : {R"("../secret")", R"("..")", "7", R"("")"}) {
     write_index(scratch, fmt::format(R"({{"a":{}}})", shard));
-    EXPECT_EQ(refusal(scratch.path), fmt::format("{}: tensor `a` is said to be in {}, expected the name of a file in the same folder", index, shard));
+    EXPECT_EQ(refusal(scratch.path),
+              fmt::format("{}: tensor `a` is said to be in {}, expected the name of a file in the same folder", index,
+                          shard));
   }
 }
 

@@ -19,7 +19,8 @@ TensorMap one_tensor(char value) {
 }
 
 std::map<std::string, Content> files(uint64_t index) {
-  return {{"model.safetensors", one_tensor(static_cast<char>('a' + index % 20))}, {"optimizer.bin", std::string("moments ") + std::to_string(index)}};
+  return {{"model.safetensors", one_tensor(static_cast<char>('a' + index % 20))},
+          {"optimizer.bin", std::string("moments ") + std::to_string(index)}};
 }
 
 void write(CommittedFolders& folders, uint64_t index) { folders.write(index, files(index), {{"epoch", index}}); }
@@ -67,10 +68,12 @@ TEST(CommittedFolders, ABrokenOneIsSkippedWithAReasonAndReplaced) {
   ASSERT_EQ(latest.skipped.size(), 6u);
   EXPECT_EQ(latest.skipped[0], sentence("000007", at("000007").string() + ": the marker COMMITTED is missing"));
   EXPECT_EQ(latest.skipped[1], sentence("000006", at("000006/optimizer.bin").string() + ": missing"));
-  EXPECT_EQ(latest.skipped[2], sentence("000005", fmt::format("{}: its content changed since it was written (SHA-256 is not {})",
-                                                              at("000005/optimizer.bin").string(), sha256("moments 5"))));
+  EXPECT_EQ(latest.skipped[2],
+            sentence("000005", fmt::format("{}: its content changed since it was written (SHA-256 is not {})",
+                                           at("000005/optimizer.bin").string(), sha256("moments 5"))));
   EXPECT_EQ(latest.skipped[3], sentence("000004", at("000004/optimizer.bin").string() + ": expected 9 bytes, found 5"));
-  EXPECT_EQ(latest.skipped[4], sentence("000003", at("000003/manifest.json").string() + ": its content changed since it was written"));
+  EXPECT_EQ(latest.skipped[4],
+            sentence("000003", at("000003/manifest.json").string() + ": its content changed since it was written"));
   EXPECT_TRUE(latest.skipped[5].starts_with(sentence("000002", "its manifest is damaged ("))) << latest.skipped[5];
   write(folders, 7);
   EXPECT_EQ(folders.latest().found->index, 7u);
@@ -130,7 +133,8 @@ TEST(CommittedFolders, AFullDiskAtEachOperationIsASentence) {
       const Fault fault(fmt::format("enospc:{}", n));
       message = message_of([&] { write(folders, 3); });
     }
-    EXPECT_TRUE(message.empty() || message.find("No space left on device; free space in ") != std::string::npos) << message;
+    EXPECT_TRUE(message.empty() || message.find("No space left on device; free space in ") != std::string::npos)
+        << message;
     const auto latest = folders.latest();
     ASSERT_TRUE(latest.found) << n;
     EXPECT_TRUE(latest.skipped.empty()) << n;
@@ -142,8 +146,14 @@ TEST(CommittedFolders, AFullDiskAtEachOperationIsASentence) {
 TEST(CommittedFolders, NamesOfItsOwnAreRefused) {
   const Scratch scratch;
   CommittedFolders folders(scratch / "checkpoints");
-  EXPECT_NE(message_of([&] { folders.write(1, {{"COMMITTED", std::string()}}, {}); }).find("a file named COMMITTED"), std::string::npos);
-  EXPECT_NE(message_of([&] { folders.write(1, {{"a/b", std::string()}}, {}); }).find("a file named a/b"), std::string::npos);
+  EXPECT_NE(message_of([&] {
+              folders.write(1, {{"COMMITTED", std::string()}}, {});
+            }).find("a file named COMMITTED"),
+            std::string::npos);
+  EXPECT_NE(message_of([&] {
+              folders.write(1, {{"a/b", std::string()}}, {});
+            }).find("a file named a/b"),
+            std::string::npos);
 }
 
 }  // namespace

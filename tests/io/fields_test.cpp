@@ -72,7 +72,8 @@ TEST(Fields, WrongTypesSayWhatIsExpected) {
             (Sentences{"epochs: expected a whole number, found \"three\"", "on: expected true or false, found 1",
                        "name: expected a text in quotes, found 2", "sizes[1]: expected a whole number, found \"b\"",
                        "limit: expected a whole number, found []", "inner.rate: expected a number, found true"}));
-  EXPECT_EQ(mistakes_in(R"({"inner":3,"sizes":4})"), (Sentences{"sizes: expected a list, found 4", "inner: expected a section, found 3"}));
+  EXPECT_EQ(mistakes_in(R"({"inner":3,"sizes":4})"),
+            (Sentences{"sizes: expected a list, found 4", "inner: expected a section, found 3"}));
   EXPECT_EQ(mistakes_in("[]"), (Sentences{"the top: expected a section, found []"}));
 }
 
@@ -80,14 +81,17 @@ TEST(Fields, NumbersThatDoNotFitAreRefused) {
   EXPECT_EQ(mistakes_in(R"({"small":300})"), (Sentences{"small: expected a whole number from 0 to 255, found 300"}));
   EXPECT_EQ(mistakes_in(R"({"small":-1})"), (Sentences{"small: expected a whole number from 0 to 255, found -1"}));
   EXPECT_EQ(mistakes_in(R"({"epochs":18446744073709551615})"),
-            (Sentences{"epochs: expected a whole number from -9223372036854775808 to 9223372036854775807, found 18446744073709551615"}));
+            (Sentences{"epochs: expected a whole number from -9223372036854775808 to 9223372036854775807, found "
+                       "18446744073709551615"}));
   EXPECT_EQ(mistakes_in(R"({"epochs":1.5})"), (Sentences{"epochs: expected a whole number, found 1.5"}));
 }
 
 TEST(Fields, UnknownKeysGetTheNearestKnownOne) {
   EXPECT_EQ(mistakes_in(R"({"epohcs":3})"), (Sentences{"epohcs: there is no such key; did you mean `epochs`?"}));
-  EXPECT_EQ(mistakes_in(R"({"inner":{"zzzzzzzz":3}})"), (Sentences{"inner.zzzzzzzz: there is no such key; known are rate"}));
-  EXPECT_EQ(mistakes_in(R"({"parts":[{"rote":1}]})"), (Sentences{"parts[0].rote: there is no such key; did you mean `rate`?"}));
+  EXPECT_EQ(mistakes_in(R"({"inner":{"zzzzzzzz":3}})"),
+            (Sentences{"inner.zzzzzzzz: there is no such key; known are rate"}));
+  EXPECT_EQ(mistakes_in(R"({"parts":[{"rote":1}]})"),
+            (Sentences{"parts[0].rote: there is no such key; did you mean `rate`?"}));
 }
 
 }  // namespace

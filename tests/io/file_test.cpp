@@ -17,7 +17,9 @@ using tests::run_with_fault;
 using tests::Scratch;
 using tests::write_text;
 
-size_t entries_in(const fs::path& folder) { return std::distance(fs::directory_iterator(folder), fs::directory_iterator()); }
+size_t entries_in(const fs::path& folder) {
+  return std::distance(fs::directory_iterator(folder), fs::directory_iterator());
+}
 
 TEST(MappedFile, ShowsTheBytesAndAnEmptyFile) {
   const Scratch scratch;
@@ -98,7 +100,9 @@ TEST(File, AFullDiskAtEachOperationIsASentence) {
       const Fault fault(fmt::format("enospc:{}", n));
       message = message_of([&] { write_file(target, "newer"); });
     }
-    EXPECT_NE(message.find("No space left on device; free space in " + scratch.path.string() + " and run with --resume"), std::string::npos)
+    EXPECT_NE(
+        message.find("No space left on device; free space in " + scratch.path.string() + " and run with --resume"),
+        std::string::npos)
         << n << ": " << message;
     EXPECT_NE(message.find(": cannot "), std::string::npos);
     EXPECT_EQ(read_file(target), n < 5 ? "old" : "newer");
@@ -109,8 +113,10 @@ TEST(File, AFullDiskAtEachOperationIsASentence) {
 TEST(File, ADiskErrorNamesTheDisk) {
   const Scratch scratch;
   const Fault fault("eio:2");
-  EXPECT_EQ(message_of([&] { write_file(scratch / "a", "text"); }),
-            fmt::format("{0}/a: cannot write it: Input/output error; check the disk that holds {0} and run with --resume", scratch.path.string()));
+  EXPECT_EQ(
+      message_of([&] { write_file(scratch / "a", "text"); }),
+      fmt::format("{0}/a: cannot write it: Input/output error; check the disk that holds {0} and run with --resume",
+                  scratch.path.string()));
 }
 
 TEST(File, AFaultCanBeLimitedToAPath) {
@@ -140,7 +146,8 @@ TEST(File, AppendGrowsAndAFailedAppendLeavesTheFile) {
   {
     const Fault fault("enospc:2");
     const auto message = message_of([&] { append_durably(scratch / "journal", "three\n"); });
-    EXPECT_NE(message.find("journal: cannot append to it: No space left on device; free space in"), std::string::npos) << message;
+    EXPECT_NE(message.find("journal: cannot append to it: No space left on device; free space in"), std::string::npos)
+        << message;
   }
   EXPECT_EQ(read_file(scratch / "journal"), "one\ntwo\n");
   truncate_file(scratch / "journal", 4);
@@ -151,7 +158,9 @@ TEST(File, AFailedCutIsASentence) {
   const Scratch scratch;
   write_text(scratch / "journal", "text");
   const Fault fault("eio:2");
-  EXPECT_NE(message_of([&] { truncate_file(scratch / "journal", 1); }).find("journal: cannot cut it: Input/output error"), std::string::npos);
+  EXPECT_NE(
+      message_of([&] { truncate_file(scratch / "journal", 1); }).find("journal: cannot cut it: Input/output error"),
+      std::string::npos);
 }
 
 TEST(File, FoldersAreMadeRenamedAndRemoved) {
@@ -172,11 +181,15 @@ TEST(File, FoldersAreMadeRenamedAndRemoved) {
 TEST(File, FailuresOfFoldersAreSentences) {
   const Scratch scratch;
   write_text(scratch / "file", "");
-  EXPECT_NE(message_of([&] { make_folder(scratch / "file"); }).find("file: cannot make the folder: File exists"), std::string::npos);
-  EXPECT_NE(message_of([&] { rename_folder(scratch / "none", scratch / "to"); }).find("to: cannot rename the finished folder to it: No such"),
+  EXPECT_NE(message_of([&] { make_folder(scratch / "file"); }).find("file: cannot make the folder: File exists"),
+            std::string::npos);
+  EXPECT_NE(message_of([&] {
+              rename_folder(scratch / "none", scratch / "to");
+            }).find("to: cannot rename the finished folder to it: No such"),
             std::string::npos);
   const Fault fault("eio:1");
-  EXPECT_NE(message_of([&] { io::remove_all(scratch / "file"); }).find("file: cannot remove it: Input/output error"), std::string::npos);
+  EXPECT_NE(message_of([&] { io::remove_all(scratch / "file"); }).find("file: cannot remove it: Input/output error"),
+            std::string::npos);
 }
 
 TEST(File, SweepTakesOnlyWhatTheDeadLeft) {
@@ -185,7 +198,8 @@ TEST(File, SweepTakesOnlyWhatTheDeadLeft) {
   if (dead == 0) _exit(0);
   waitpid(dead, nullptr, 0);
   const auto left = fmt::format(".model.safetensors.{}.tmp", dead), living = fmt::format(".a.{}.tmp", getpid());
-  for (const auto& name : {left, living, std::string(".hidden.tmp"), std::string("x.12.tmp"), std::string("..tmp")}) write_text(scratch / name, "");
+  for (const auto& name : {left, living, std::string(".hidden.tmp"), std::string("x.12.tmp"), std::string("..tmp")})
+    write_text(scratch / name, "");
   write_text(scratch / fmt::format(".000001.{}.tmp/file", dead), "");
   sweep_temporaries(scratch.path);
   EXPECT_FALSE(fs::exists(scratch / left));
@@ -205,7 +219,8 @@ TEST(File, SpaceIsAskedForBeforehand) {
 TEST(File, AFolderThatCannotBeWrittenIsRefused) {
   const auto message = message_of([&] { require_space("/proc/1/graft", 1, "the store"); });
   if (message.empty()) GTEST_SKIP() << "/proc is writable here";
-  EXPECT_TRUE(message.find("is not writable: ") != std::string::npos || message.find("needs") != std::string::npos) << message;
+  EXPECT_TRUE(message.find("is not writable: ") != std::string::npos || message.find("needs") != std::string::npos)
+      << message;
 }
 
 }  // namespace

@@ -77,7 +77,8 @@ TEST(Safetensors, WideTypesComeFirstAsInTheReference) {
 
 TEST(Safetensors, EmptyTensorsScalarsAndStrangeNamesSurvive) {
   const Scratch scratch;
-  const TensorMap tensors{{"scalar", floats({2.5f}, {})}, {"none", floats({}, {0, 3})}, {"a \"quoted\" ünit\n", floats({1, 2}, {2})}};
+  const TensorMap tensors{
+      {"scalar", floats({2.5f}, {})}, {"none", floats({}, {0, 3})}, {"a \"quoted\" ünit\n", floats({1, 2}, {2})}};
   write_safetensors(scratch / "a", tensors, {{"note", "kept"}});
   const auto file = read_safetensors(scratch / "a");
   EXPECT_EQ(file.metadata.at("note"), "kept");
@@ -92,7 +93,9 @@ TEST(Safetensors, ATransposedViewIsNotWritten) {
   const Scratch scratch;
   auto view = floats({1, 2, 3, 4, 5, 6}, {2, 3});
   view.strides = {1, 2};
-  EXPECT_NE(message_of([&] { write_safetensors(scratch / "a", {{"w", view}}); }).find("`w` is not row-major: strides [1, 2], shape [2, 3]"),
+  EXPECT_NE(message_of([&] {
+              write_safetensors(scratch / "a", {{"w", view}});
+            }).find("`w` is not row-major: strides [1, 2], shape [2, 3]"),
             std::string::npos);
 }
 
@@ -100,20 +103,26 @@ TEST(Safetensors, AFullDiskLeavesTheOldFile) {
   const Scratch scratch;
   write_text(scratch / "a", "old");
   const tests::Fault fault("enospc:4");
-  EXPECT_NE(message_of([&] { write_safetensors(scratch / "a", {{"w", floats({1}, {1})}}); }).find("No space left on device"), std::string::npos);
+  EXPECT_NE(message_of([&] {
+              write_safetensors(scratch / "a", {{"w", floats({1}, {1})}});
+            }).find("No space left on device"),
+            std::string::npos);
   EXPECT_EQ(read_text(scratch / "a"), "old");
 }
 
 TEST(Safetensors, WhatIsCutOffSaysSo) {
-  EXPECT_EQ(refusal("abc"), "it has 3 bytes, a safetensors file has at least 8; the download was cut off, fetch it again");
-  EXPECT_EQ(refusal(with_header("{}", "", 50)), "the header needs 50 bytes, the file ends after 2; the download was cut off, fetch it again");
+  EXPECT_EQ(refusal("abc"),
+            "it has 3 bytes, a safetensors file has at least 8; the download was cut off, fetch it again");
+  EXPECT_EQ(refusal(with_header("{}", "", 50)),
+            "the header needs 50 bytes, the file ends after 2; the download was cut off, fetch it again");
   EXPECT_EQ(refusal(with_header(R"({"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", "1234")),
             "the header describes 8 bytes of tensors, the file holds 4; the download was cut off, fetch it again");
 }
 
 TEST(Safetensors, WhatIsNoSafetensorsFileSaysSo) {
   EXPECT_EQ(refusal("version https://git-lfs.github.com/spec/v1"),
-            "not a safetensors file: no header begins at byte 8; it may be an error page or a Git LFS pointer, fetch it again");
+            "not a safetensors file: no header begins at byte 8; it may be an error page or a Git LFS pointer, fetch "
+            "it again");
   EXPECT_EQ(refusal(with_header("{}", "", 200'000'000)),
             "the header claims 200000000 bytes, at most 100000000 are allowed; the file is damaged, fetch it again");
   EXPECT_EQ(refusal(std::string(8, '\0')), "the header is empty; the file is damaged, fetch it again");
@@ -122,21 +131,26 @@ TEST(Safetensors, WhatIsNoSafetensorsFileSaysSo) {
 }
 
 TEST(Safetensors, BytesThatNoTensorOwnsAreRefused) {
-  EXPECT_EQ(refusal(with_header(R"({"w":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}})", "1234")),
-            "the header describes 2 bytes of tensors, the file holds 4; what follows the tensors does not belong there");
+  EXPECT_EQ(
+      refusal(with_header(R"({"w":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}})", "1234")),
+      "the header describes 2 bytes of tensors, the file holds 4; what follows the tensors does not belong there");
   EXPECT_EQ(refusal(with_header(R"({"w":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})", "1234")),
             "tensor `w` begins at byte 2 of the data, expected 0: tensors leave a hole; the file is damaged");
-  EXPECT_EQ(refusal(with_header(
-                R"({"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})", "1234")),
-            "tensor `b` begins at byte 2 of the data, expected 3: tensors overlap; the file is damaged");
+  EXPECT_EQ(
+      refusal(with_header(
+          R"({"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})",
+          "1234")),
+      "tensor `b` begins at byte 2 of the data, expected 3: tensors overlap; the file is damaged");
 }
 
 TEST(Safetensors, ShapesAndOffsetsMustAgree) {
   EXPECT_EQ(refusal(with_header(R"({"w":{"dtype":"F32","shape":[3],"data_offsets":[0,4]}})", "1234")),
             "tensor `w`: F32 of shape [3] does not fill the 4 bytes that its offsets span; the file is damaged");
-  EXPECT_NE(refusal(with_header(R"({"w":{"dtype":"F32","shape":[4294967296,4294967296,4],"data_offsets":[0,0]}})")).find("does not fill the 0 bytes"),
+  EXPECT_NE(refusal(with_header(R"({"w":{"dtype":"F32","shape":[4294967296,4294967296,4],"data_offsets":[0,0]}})"))
+                .find("does not fill the 0 bytes"),
             std::string::npos);
-  EXPECT_NE(refusal(with_header(R"({"w":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0]}})")).find("does not fill the 0 bytes"),
+  EXPECT_NE(refusal(with_header(R"({"w":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0]}})"))
+                .find("does not fill the 0 bytes"),
             std::string::npos);
   EXPECT_EQ(refusal(with_header(R"({"w":{"dtype":"U8","shape":[2],"data_offsets":[4,2]}})", "1234")),
             "tensor `w`: data_offsets are [4, 2], expected a begin and an end");
@@ -149,12 +163,15 @@ TEST(Safetensors, ShapesAndOffsetsMustAgree) {
 
 TEST(Safetensors, UnknownTypesAreNamed) {
   EXPECT_EQ(refusal(with_header(R"({"w":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}})", "1")),
-            "tensor `w` has the type `F8_E4M3`, which graft does not read; it reads BOOL, U8, I8, I16, F16, BF16, I32, F32, F64, I64");
+            "tensor `w` has the type `F8_E4M3`, which graft does not read; it reads BOOL, U8, I8, I16, F16, BF16, I32, "
+            "F32, F64, I64");
 }
 
 TEST(Safetensors, ATensorNamedTwiceIsRefused) {
-  EXPECT_EQ(refusal(with_header(R"({"w":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"w":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}})")),
-            "the header names `w` twice; the file is damaged");
+  EXPECT_EQ(
+      refusal(with_header(
+          R"({"w":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"w":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}})")),
+      "the header names `w` twice; the file is damaged");
 }
 
 TEST(Safetensors, MetadataIsTextsOnly) {
@@ -169,7 +186,8 @@ TEST(Safetensors, DamageNeverCrashes) {
   for (int i = 0; i < 400; ++i) {
     auto bytes = whole;
     if (i % 2) bytes.resize(random.below(bytes.size()));
-    else for (int k = 0; k < 3; ++k) bytes[random.below(900)] ^= static_cast<char>(1 << random.below(8));
+    else
+      for (int k = 0; k < 3; ++k) bytes[random.below(900)] ^= static_cast<char>(1 << random.below(8));
     write_text(scratch / "a", bytes);
     try {
       read_safetensors(scratch / "a");

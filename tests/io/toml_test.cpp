@@ -13,7 +13,8 @@ namespace {
 using tests::message_of;
 
 TEST(Toml, BecomesJsonInTheOrderOfTheText) {
-  const auto json = parse_toml("z = 1\na = [1.5, \"x\", true]\n[head]\nlr = 1e-3\n[head.inner]\nday = 2024-01-31\n", "r.toml");
+  const auto json =
+      parse_toml("z = 1\na = [1.5, \"x\", true]\n[head]\nlr = 1e-3\n[head.inner]\nday = 2024-01-31\n", "r.toml");
   EXPECT_EQ(json.dump(), R"({"z":1,"a":[1.5,"x",true],"head":{"lr":0.001,"inner":{"day":"2024-01-31"}}})");
 }
 
@@ -30,8 +31,15 @@ TEST(Toml, MistakesNameFileLineAndColumn) {
 }
 
 TEST(Toml, WhatIsWrittenIsReadAlike) {
-  const Json json{{"name", "a \"b\" \\ \n\t\x7f ü"}, {"whole", -3}, {"real", 0.1}, {"large", 1e300}, {"round", 2.0}, {"yes", true},
-                  {"list", {1, 2}},     {"empty", Json::array()}, {"section", {{"odd key", 1}, {"inner", {{"x", "y"}}}}},
+  const Json json{{"name", "a \"b\" \\ \n\t\x7f ü"},
+                  {"whole", -3},
+                  {"real", 0.1},
+                  {"large", 1e300},
+                  {"round", 2.0},
+                  {"yes", true},
+                  {"list", {1, 2}},
+                  {"empty", Json::array()},
+                  {"section", {{"odd key", 1}, {"inner", {{"x", "y"}}}}},
                   {"tables", Json::array({{{"a", 1}}, {{"a", 2}}})}};
   const auto text = write_toml(json);
   const auto again = parse_toml(text, "again");

@@ -12,9 +12,18 @@ using namespace models;
 constexpr int64_t kTrain = 12, kValidation = 6, kLabels = 3;
 
 Json tiny_config(const std::string& model_type, double dropout) {
-  return {{"model_type", model_type}, {"vocab_size", 37}, {"hidden_size", 16}, {"num_hidden_layers", 3}, {"num_attention_heads", 2},
-          {"intermediate_size", 24}, {"max_position_embeddings", 20}, {"type_vocab_size", 2}, {"layer_norm_eps", 1e-5},
-          {"hidden_dropout_prob", dropout}, {"attention_probs_dropout_prob", dropout}, {"hidden_act", "gelu"}};
+  return {{"model_type", model_type},
+          {"vocab_size", 37},
+          {"hidden_size", 16},
+          {"num_hidden_layers", 3},
+          {"num_attention_heads", 2},
+          {"intermediate_size", 24},
+          {"max_position_embeddings", 20},
+          {"type_vocab_size", 2},
+          {"layer_norm_eps", 1e-5},
+          {"hidden_dropout_prob", dropout},
+          {"attention_probs_dropout_prob", dropout},
+          {"hidden_act", "gelu"}};
 }
 
 std::unique_ptr<features::Inputs> random_text(const Model& model, int64_t examples, uint64_t seed) {
@@ -31,7 +40,8 @@ std::unique_ptr<features::Inputs> random_text(const Model& model, int64_t exampl
   return inputs;
 }
 
-void label(const features::Inputs& inputs, int64_t labels, uint64_t seed, data::Examples& examples, data::Ragged<int32_t>& first_tokens) {
+void label(const features::Inputs& inputs, int64_t labels, uint64_t seed, data::Examples& examples,
+           data::Ragged<int32_t>& first_tokens) {
   Random random(seed);
   const std::string text = "-";
   for (int64_t i = 0; i < inputs.size(); ++i) {
@@ -105,7 +115,8 @@ std::vector<std::set<std::string>> trainable_sets(const Model& model) {
 bool same(const Tensor& a, const Tensor& b) {
   if (!a.defined() || !b.defined()) return a.defined() == b.defined();
   const auto x = a.detach().contiguous(), y = b.detach().contiguous();
-  return x.sizes() == y.sizes() && x.scalar_type() == y.scalar_type() && std::memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()) == 0;
+  return x.sizes() == y.sizes() && x.scalar_type() == y.scalar_type() &&
+         std::memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()) == 0;
 }
 
 std::map<std::string, Tensor> tensors_of(const Model& model) {

@@ -22,7 +22,9 @@ struct Case {
   data::Examples examples, validation_examples;
   data::Ragged<int32_t> first_tokens, validation_first_tokens;
 
-  train::Supervised stream(const features::Feed& feed) const { return {*model, feed, task, label_names, examples, &first_tokens}; }
+  train::Supervised stream(const features::Feed& feed) const {
+    return {*model, feed, task, label_names, examples, &first_tokens};
+  }
   train::Supervised validation(const features::Feed& feed) const {
     return {*model, feed, task, label_names, validation_examples, &validation_first_tokens};
   }

@@ -16,8 +16,8 @@ using features::Feed;
 using train::kEvaluation;
 
 /// Activations of a chain at a boundary, computed in place from the inputs (and from the chains that it reads).
-Activations in_place(Model& model, const features::Inputs& inputs, const std::string& chain, int64_t boundary, const std::vector<int64_t>& examples,
-                     const Reads& reads) {
+Activations in_place(Model& model, const features::Inputs& inputs, const std::string& chain, int64_t boundary,
+                     const std::vector<int64_t>& examples, const Reads& reads) {
   auto x = inputs.batch(chain, examples);
   for (const auto& up : model.chain(chain).upstream)
     x.kept[up] = in_place(model, inputs, up, model.chain(up).blocks.size(), examples, {}).hidden;
@@ -25,9 +25,11 @@ Activations in_place(Model& model, const features::Inputs& inputs, const std::st
 }
 
 /// The head's outputs with nothing frozen, stored or left out.
-Outputs outputs_in_place(Model& model, const features::Inputs& inputs, const std::vector<int64_t>& examples, const Reads& reads) {
+Outputs outputs_in_place(Model& model, const features::Inputs& inputs, const std::vector<int64_t>& examples,
+                         const Reads& reads) {
   std::map<std::string, Activations> ends;
-  for (const auto& chain : model.chains) ends[chain.name] = in_place(model, inputs, chain.name, chain.blocks.size(), examples, reads);
+  for (const auto& chain : model.chains)
+    ends[chain.name] = in_place(model, inputs, chain.name, chain.blocks.size(), examples, reads);
   return model.head->forward(ends);
 }
 
@@ -71,7 +73,8 @@ TEST_P(Laws, GroupsCoverEachParameterOnce) {
   std::multiset<std::string> owners;
   for (const auto& chain : model.chains)
     for (const auto& block : chain.blocks) owners.insert(block.groups.begin(), block.groups.end());
-  for (const auto& group : model.groups) EXPECT_EQ(owners.count(group.name), 1u) << group.name << " belongs to one block";
+  for (const auto& group : model.groups)
+    EXPECT_EQ(owners.count(group.name), 1u) << group.name << " belongs to one block";
   EXPECT_EQ(owners.size(), model.groups.size());
   std::set<std::string> of_head;
   for (const auto& item : model.head->named_parameters()) of_head.insert(item.key());
@@ -217,7 +220,8 @@ TEST_P(Laws, TheLastBlockComputedWhereItIsReadGivesTheSameLogitsAndGradients) {
   ASSERT_EQ(all.size(), some.size());
   double largest = 0;
   for (const auto& item : all) largest = std::max(largest, item.second.abs().max().item<double>());
-  for (const auto& [key, gradient] : all) EXPECT_LE((some.at(key) - gradient).abs().max().item<double>(), 5e-6 * largest) << key;
+  for (const auto& [key, gradient] : all)
+    EXPECT_LE((some.at(key) - gradient).abs().max().item<double>(), 5e-6 * largest) << key;
 }
 
 // A chain's last block at listed rows: the rows of a masked language model.
@@ -262,7 +266,8 @@ void store_everything(Model& model, const features::Inputs& inputs, const std::f
   for (const auto& chain : model.chains) {
     std::vector<int64_t> boundaries;
     for (size_t b = 1; b <= chain.blocks.size(); ++b) boundaries.push_back(static_cast<int64_t>(b));
-    const auto captured = features::capture(model, chain.name, boundaries, model.head->reads(), inputs, folder, store_options());
+    const auto captured =
+        features::capture(model, chain.name, boundaries, model.head->reads(), inputs, folder, store_options());
     for (size_t i = 0; i < boundaries.size(); ++i) {
       ASSERT_TRUE(captured.stores[i].has_value());
       feed.use(chain.name, boundaries[i], *captured.stores[i]);
@@ -297,11 +302,13 @@ TEST_P(Laws, StoredActivationsEqualThoseComputedInPlace) {
         }
         EXPECT_EQ(slots, model.slots_across(chain.name, boundary));
       };
-      for (const auto& examples : features::batches_by_length(*c.inputs, store_options().capture_tokens)) compare(examples, true);
+      for (const auto& examples : features::batches_by_length(*c.inputs, store_options().capture_tokens))
+        compare(examples, true);
       compare({7, 2, 9}, false);
       for (int64_t i = 0; i < 3; ++i) {
         compare({i}, false);
-        EXPECT_EQ(feed.rows(chain.name, boundary, i), feed.enter(chain.name, boundary, {i}, reads).hidden.values.size(0));
+        EXPECT_EQ(feed.rows(chain.name, boundary, i),
+                  feed.enter(chain.name, boundary, {i}, reads).hidden.values.size(0));
       }
     }
 }
@@ -348,7 +355,9 @@ struct Recomputed final : train::Stream {
     }
     return entering;
   }
-  double weight(const std::vector<int64_t>& examples, uint64_t epoch) const override { return rest.weight(examples, epoch); }
+  double weight(const std::vector<int64_t>& examples, uint64_t epoch) const override {
+    return rest.weight(examples, epoch);
+  }
   Tensor loss_sum(const Outputs& outputs, const std::vector<int64_t>& examples, uint64_t epoch) const override {
     return rest.loss_sum(outputs, examples, epoch);
   }
@@ -361,7 +370,8 @@ struct Recomputed final : train::Stream {
 };
 
 TEST_P(Laws, TrainingThroughTheStoreEndsWithTheBytesOfRecomputing) {
-  std::vector<std::set<std::string>> sets{{"head"}, {"head", model.groups.back().name}, {"head", model.groups[model.groups.size() / 2].name}};
+  std::vector<std::set<std::string>> sets{
+      {"head"}, {"head", model.groups.back().name}, {"head", model.groups[model.groups.size() / 2].name}};
   for (const auto& trainable : sets) {
     const auto trained = [&](bool stored) {
       const Scratch scratch;
@@ -377,7 +387,8 @@ TEST_P(Laws, TrainingThroughTheStoreEndsWithTheBytesOfRecomputing) {
       return tensors_of(*fresh.model);
     };
     const auto through_store = trained(true), recomputed = trained(false);
-    for (const auto& [key, value] : through_store) EXPECT_TRUE(same(value, recomputed.at(key))) << key << ": " << text_of(trainable);
+    for (const auto& [key, value] : through_store)
+      EXPECT_TRUE(same(value, recomputed.at(key))) << key << ": " << text_of(trainable);
   }
 }
 
@@ -391,7 +402,8 @@ TEST_P(Laws, SaveLoadSaveIsByteEqual) {
   Case other(GetParam(), 2);
   for (const auto& [key, value] : tensors_of(*other.model))
     EXPECT_TRUE(value.dim() == 1 || !same(value, tensors_of(model).at(key))) << key;
-  const auto report = load_weights(*other.model, architecture, io::read_safetensors(scratch / "a.safetensors").tensors, "a", false);
+  const auto report =
+      load_weights(*other.model, architecture, io::read_safetensors(scratch / "a.safetensors").tensors, "a", false);
   EXPECT_TRUE(report.fresh.empty());
   EXPECT_TRUE(report.dropped.empty());
   EXPECT_EQ(report.key_in_file.size(), tensors_of(model).size());
@@ -404,7 +416,9 @@ struct Stopping final : train::Stream {
   Stopping(const train::Stream& stream, int64_t steps) : stream(stream), left(steps) {}
   int64_t size() const override { return stream.size(); }
   int64_t rows(int64_t example) const override { return stream.rows(example); }
-  std::map<std::string, Activations> enter(const std::vector<int64_t>& examples, uint64_t epoch) const override { return stream.enter(examples, epoch); }
+  std::map<std::string, Activations> enter(const std::vector<int64_t>& examples, uint64_t epoch) const override {
+    return stream.enter(examples, epoch);
+  }
   double weight(const std::vector<int64_t>& examples, uint64_t epoch) const override {
     if (left-- == 0) throw Interrupted(15);
     return stream.weight(examples, epoch);
@@ -421,7 +435,8 @@ struct Stopping final : train::Stream {
 };
 
 TEST_P(Laws, AResumedPhaseEqualsTheUnbrokenOne) {
-  for (const std::set<std::string>& trainable : {std::set<std::string>{"head"}, {"head", model.groups.back().name}, all_groups(model)}) {
+  for (const std::set<std::string>& trainable :
+       {std::set<std::string>{"head"}, {"head", model.groups.back().name}, all_groups(model)}) {
     const auto run = [&](int64_t stop_after) {
       Json state;
       std::map<std::string, Tensor> tensors;
@@ -447,11 +462,13 @@ TEST_P(Laws, AResumedPhaseEqualsTheUnbrokenOne) {
       return std::pair{phase.state_json(), all};
     };
     const auto [unbroken, tensors] = run(-1);
-    for (const int64_t stop_after : {0, 2, 3, 7}) {  // 3 steps an epoch: at once, within the first, between two, in the last
+    for (const int64_t stop_after :
+         {0, 2, 3, 7}) {  // 3 steps an epoch: at once, within the first, between two, in the last
       const auto [resumed, others] = run(stop_after);
       EXPECT_EQ(resumed, unbroken) << stop_after << ": " << text_of(trainable);
       ASSERT_EQ(others.size(), tensors.size());
-      for (const auto& [key, value] : tensors) EXPECT_TRUE(same(others.at(key), value)) << key << " after " << stop_after << ": " << text_of(trainable);
+      for (const auto& [key, value] : tensors)
+        EXPECT_TRUE(same(others.at(key), value)) << key << " after " << stop_after << ": " << text_of(trainable);
     }
   }
 }

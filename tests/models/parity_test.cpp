@@ -47,7 +47,8 @@ TEST_P(Parity, OutputsAndGradientsEqualTheReference) {
   const double gradient_tolerance = std::max(1e-5, 3 * noise(meta, "gradients"));
   const auto expected = tensors_of(folder / "gradients.safetensors");
   double largest_gradient = 0, largest_difference = 0;
-  for (const auto& item : expected) largest_gradient = std::max(largest_gradient, item.second.abs().max().item<double>());
+  for (const auto& item : expected)
+    largest_gradient = std::max(largest_gradient, item.second.abs().max().item<double>());
   for (const auto& [name, gradient] : expected) {
     ASSERT_TRUE(computed.gradients.contains(name)) << name;
     const auto difference = (computed.gradients.at(name) - gradient).abs().max().item<double>();
@@ -55,13 +56,26 @@ TEST_P(Parity, OutputsAndGradientsEqualTheReference) {
     largest_difference = std::max(largest_difference, difference);
   }
   RecordProperty("gradients", std::to_string(largest_difference / largest_gradient));
-  std::printf("%-20s gradients differ by at most %.1e of the largest\n", GetParam().c_str(), largest_difference / largest_gradient);
+  std::printf("%-20s gradients differ by at most %.1e of the largest\n", GetParam().c_str(),
+              largest_difference / largest_gradient);
 }
 
-INSTANTIATE_TEST_SUITE_P(Bert, Parity, testing::Values("bert-model", "bert-seqcls", "bert-tokencls", "bert-mlm", "bert-legacybin", "bert-legacypickle"),
-                         [](const auto& info) { auto name = info.param; for (auto& c : name) if (c == '-') c = '_'; return name; });
+INSTANTIATE_TEST_SUITE_P(Bert, Parity,
+                         testing::Values("bert-model", "bert-seqcls", "bert-tokencls", "bert-mlm", "bert-legacybin",
+                                         "bert-legacypickle"),
+                         [](const auto& info) {
+                           auto name = info.param;
+                           for (auto& c : name)
+                             if (c == '-') c = '_';
+                           return name;
+                         });
 INSTANTIATE_TEST_SUITE_P(Roberta, Parity, testing::Values("roberta-model", "roberta-seqcls", "roberta-mlm"),
-                         [](const auto& info) { auto name = info.param; for (auto& c : name) if (c == '-') c = '_'; return name; });
+                         [](const auto& info) {
+                           auto name = info.param;
+                           for (auto& c : name)
+                             if (c == '-') c = '_';
+                           return name;
+                         });
 
 }  // namespace
 }  // namespace graft::models

@@ -21,7 +21,8 @@ struct MixImpl : torch::nn::Module {
       *layer = register_module(name, nn::Linear(C, C));
     norm = register_module("norm", nn::LayerNorm(C, 1e-5));
   }
-  Tensor forward(const Tensor& x, const std::vector<int64_t>& lengths, const Tensor& memory, const std::vector<int64_t>& memory_lengths) {
+  Tensor forward(const Tensor& x, const std::vector<int64_t>& lengths, const Tensor& memory,
+                 const std::vector<int64_t>& memory_lengths) {
     const double p = is_training() ? dropout : 0;
     const auto mixed = nn::attention(query(x), key(memory), value(memory), lengths, memory_lengths, 2, p);
     return norm(x + torch::dropout(out(mixed), p, is_training()));
@@ -54,11 +55,12 @@ struct ClassifierHead : Head {
   Outputs forward(const std::map<std::string, Activations>& ends) override {
     std::vector<Tensor> parts;
     for (const auto& [name, end] : ends) {
-      if (name == "vision") continue;  // the text has read it
+      if (name == "vision") continue;      // the text has read it
       parts.push_back(end.hidden.values);  // (B, C)
       for (const auto& slot : slots) {
         std::vector<Tensor> means;
-        for (const auto& rows : end.kept.at(slot).values.split_with_sizes(end.kept.at(slot).lengths)) means.push_back(rows.mean(0));
+        for (const auto& rows : end.kept.at(slot).values.split_with_sizes(end.kept.at(slot).lengths))
+          means.push_back(rows.mean(0));
         parts.push_back(torch::stack(means));
       }
     }
@@ -154,7 +156,8 @@ struct Skips : Toy {
     text.blocks[3].reads = {"middle"};
     centre = mixes["text"][0]->register_buffer("centre", torch::zeros({C}));
     skip = mixes["text"][2]->register_module("skip", nn::Linear(C, C));
-    head = std::make_shared<ClassifierHead>(2 * C, labels, Reads::Where::first, std::vector<std::string>{"early"}, dropout);
+    head = std::make_shared<ClassifierHead>(2 * C, labels, Reads::Where::first, std::vector<std::string>{"early"},
+                                            dropout);
   }
   Activations forward_block(const Chain& chain, int64_t index, Activations x, const ReadIndex* needed) override {
     if (index == 1) {  // as batch norm does: the mean of the batch in training, its running mean else
@@ -274,7 +277,8 @@ std::string ToyInputs::hash() const {
   Sha256 hash;
   for (size_t i = 0; i < ids_.size(); ++i) {
     hash.update(fmt::format("{} {} ", ids_[i].size(), patches_[i].size(0)));
-    hash.update(ids_[i].data(), ids_[i].size() * sizeof(int64_t)).update(patches_[i].const_data_ptr(), patches_[i].nbytes());
+    hash.update(ids_[i].data(), ids_[i].size() * sizeof(int64_t))
+        .update(patches_[i].const_data_ptr(), patches_[i].nbytes());
   }
   return hash.hex();
 }

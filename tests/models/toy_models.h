@@ -17,7 +17,8 @@ using models::Tensor;
 constexpr int64_t kToyWidth = 8, kToyVocabulary = 23, kToyPatch = 3;
 
 /// "two_towers", ...: the same weights for the same seed. `num_labels` is V for the tied one.
-std::shared_ptr<models::Model> toy_model(const std::string& name, int64_t num_labels, uint64_t seed, double dropout = 0.1);
+std::shared_ptr<models::Model> toy_model(const std::string& name, int64_t num_labels, uint64_t seed,
+                                         double dropout = 0.1);
 const std::vector<std::string>& toy_names();
 
 /// Random ids (chain "text": 2 to 7) and patches (chains "image" and "vision": 1 to 4) of unequal numbers.

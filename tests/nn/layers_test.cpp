@@ -49,11 +49,14 @@ void expect_attachable(Holder layer, const Tensor& input, int64_t width) {
   EXPECT_TRUE(same(tap->gradient, torch::full_like(y, 3)));
   EXPECT_TRUE(same(adapter->scale.grad(), torch::full({width}, 3.0 * input.size(0))));
   EXPECT_TRUE(layer->weight.grad().defined());
-  EXPECT_TRUE(message_of([&] { layer->attach(std::make_shared<Shift>(width)); }).find("a layer carries one adapter") != std::string::npos);
+  EXPECT_TRUE(message_of([&] { layer->attach(std::make_shared<Shift>(width)); }).find("a layer carries one adapter") !=
+              std::string::npos);
 }
 
 TEST(Layers, ALinearCarriesAnAdapterAndATap) { expect_attachable(Linear(3, 4), torch::randn({5, 3}), 4); }
-TEST(Layers, AnEmbeddingCarriesAnAdapterAndATap) { expect_attachable(Embedding(7, 4), torch::tensor({1, 6, 1}, torch::kInt64), 4); }
+TEST(Layers, AnEmbeddingCarriesAnAdapterAndATap) {
+  expect_attachable(Embedding(7, 4), torch::tensor({1, 6, 1}, torch::kInt64), 4);
+}
 TEST(Layers, ALayerNormCarriesAnAdapterAndATap) { expect_attachable(LayerNorm(4, 1e-5), torch::randn({5, 4}), 4); }
 
 TEST(Layers, ThePaddingRowIsZeroAndGetsNoGradient) {
@@ -112,12 +115,14 @@ Tensor attention_of_one(const Tensor& q, const Tensor& k, const Tensor& v, int64
 TEST(Attention, EachExampleSeesItsOwnRowsOnly) {
   torch::manual_seed(1);
   const std::vector<int64_t> query_lengths{1, 2, 0, 2, 1}, lengths{3, 2, 4, 2, 1};
-  const auto q = torch::randn({6, 8}).requires_grad_(), k = torch::randn({12, 8}).requires_grad_(), v = torch::randn({12, 8}).requires_grad_();
+  const auto q = torch::randn({6, 8}).requires_grad_(), k = torch::randn({12, 8}).requires_grad_(),
+             v = torch::randn({12, 8}).requires_grad_();
   const auto mixed = attention(q, k, v, query_lengths, lengths, 2, 0);
   std::vector<Tensor> expected;
   for (int64_t i = 0, a = 0, b = 0; i < 5; a += query_lengths[i], b += lengths[i], ++i)
     if (query_lengths[i] > 0)
-      expected.push_back(attention_of_one(q.narrow(0, a, query_lengths[i]), k.narrow(0, b, lengths[i]), v.narrow(0, b, lengths[i]), 2));
+      expected.push_back(attention_of_one(q.narrow(0, a, query_lengths[i]), k.narrow(0, b, lengths[i]),
+                                          v.narrow(0, b, lengths[i]), 2));
   EXPECT_LE(relative_difference(mixed, torch::cat(expected)), 1e-6);
   mixed.square().sum().backward();
   EXPECT_TRUE(same(k.grad().narrow(0, 5, 4), torch::zeros({4, 8}))) << "the third example is not asked";

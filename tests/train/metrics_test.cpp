@@ -33,7 +33,8 @@ TEST(Metrics, OfClassesAsScikitLearnHasThem) {
 
 // s=[0.1,0.4,0.4,0.4,0.8,0.8,0.2,0.9]; y=[0,0,1,1,1,0,0,1]; roc_auc_score(y,s)
 TEST(Metrics, AurocCountsTiesHalf) {
-  EXPECT_NEAR(auroc(doubles({0.1, 0.4, 0.4, 0.4, 0.8, 0.8, 0.2, 0.9}), ints({0, 0, 1, 1, 1, 0, 0, 1})), 0.78125, kExact);
+  EXPECT_NEAR(auroc(doubles({0.1, 0.4, 0.4, 0.4, 0.8, 0.8, 0.2, 0.9}), ints({0, 0, 1, 1, 1, 0, 0, 1})), 0.78125,
+              kExact);
   EXPECT_NEAR(auroc(doubles({3, 3, 3}), ints({0, 1, 1})), 0.5, kExact);
   EXPECT_TRUE(std::isnan(auroc(doubles({1, 2}), ints({1, 1}))));
   EXPECT_TRUE(std::isnan(auroc(doubles({1, 2}), ints({0, 0}))));
@@ -58,7 +59,8 @@ TEST(Metrics, CorrelationsAsScipyHasThem) {
 
 // f1_score([[1,0,1],[0,1,1],[0,0,0]], [[1,1,0],[0,1,1],[0,0,1]], average="micro")
 TEST(Metrics, MicroF1OverAllLabels) {
-  EXPECT_NEAR(micro_f1(ints({1, 1, 0, 0, 1, 1, 0, 0, 1}).view({3, 3}), ints({1, 0, 1, 0, 1, 1, 0, 0, 0}).view({3, 3})), 0.6666666666666666, kExact);
+  EXPECT_NEAR(micro_f1(ints({1, 1, 0, 0, 1, 1, 0, 0, 1}).view({3, 3}), ints({1, 0, 1, 0, 1, 1, 0, 0, 0}).view({3, 3})),
+              0.6666666666666666, kExact);
   EXPECT_EQ(micro_f1(torch::zeros({2, 2}), torch::zeros({2, 2})), 0);
 }
 
@@ -67,8 +69,10 @@ TEST(Metrics, MicroF1OverAllLabels) {
 // p=[["B-PER","I-PER","O","B-PER"],["O","B-LOC","I-LOC","O"],["B-PER","I-LOC","O","B-PER"]]
 // f1_score(t,p)
 TEST(Metrics, EntityF1AsSeqevalCounts) {
-  const std::vector<std::vector<std::string>> t{{"B-PER", "I-PER", "O", "B-LOC"}, {"O", "B-LOC", "I-LOC", "I-LOC"}, {"I-PER", "I-LOC", "O", "B-PER"}};
-  const std::vector<std::vector<std::string>> p{{"B-PER", "I-PER", "O", "B-PER"}, {"O", "B-LOC", "I-LOC", "O"}, {"B-PER", "I-LOC", "O", "B-PER"}};
+  const std::vector<std::vector<std::string>> t{
+      {"B-PER", "I-PER", "O", "B-LOC"}, {"O", "B-LOC", "I-LOC", "I-LOC"}, {"I-PER", "I-LOC", "O", "B-PER"}};
+  const std::vector<std::vector<std::string>> p{
+      {"B-PER", "I-PER", "O", "B-PER"}, {"O", "B-LOC", "I-LOC", "O"}, {"B-PER", "I-LOC", "O", "B-PER"}};
   EXPECT_NEAR(entity_f1(p, t), 0.6666666666666666, kExact);
   EXPECT_EQ(entity_f1({{"B-A", "B-A"}}, {{"B-A", "I-A"}}), 0) << "a B- begins another of the same kind";
   EXPECT_EQ(entity_f1({{"I-A", "I-A"}}, {{"B-A", "I-A"}}), 1) << "an I- without a B- begins one";
@@ -77,14 +81,17 @@ TEST(Metrics, EntityF1AsSeqevalCounts) {
 }
 
 Predictions classes(const std::vector<int64_t>& predicted, const std::vector<int64_t>& target, int64_t K) {
-  return {.task = "classification", .scores = torch::one_hot(ints(predicted), K).to(torch::kFloat32), .targets = ints(target)};
+  return {.task = "classification",
+          .scores = torch::one_hot(ints(predicted), K).to(torch::kFloat32),
+          .targets = ints(target)};
 }
 
 TEST(Metrics, OfChosenExamplesCountRepetitions) {
   const auto p = classes({0, 1, 1}, {0, 1, 0}, 2);
   EXPECT_NEAR(metric_of("accuracy", p), 2.0 / 3, kExact);
   EXPECT_NEAR(metric_of("accuracy", p, {2, 2, 0, 1}), 0.5, kExact);
-  Predictions words{.task = "tokens", .token_predicted = {{0, 1}, {1}}, .token_target = {{0, 0}, {1}}, .label_names = {"O", "B-X"}};
+  Predictions words{
+      .task = "tokens", .token_predicted = {{0, 1}, {1}}, .token_target = {{0, 0}, {1}}, .label_names = {"O", "B-X"}};
   EXPECT_NEAR(metric_of("accuracy", words), 2.0 / 3, kExact);
   EXPECT_NEAR(metric_of("accuracy", words, {0, 0, 1}), 3.0 / 5, kExact);
   EXPECT_NEAR(metric_of("entity_f1", words), 2.0 / 3, kExact);  // 1 hit, 2 predicted, 1 there
@@ -93,7 +100,9 @@ TEST(Metrics, OfChosenExamplesCountRepetitions) {
 }
 
 TEST(Metrics, MultilabelAndRegressionReadTheirScores) {
-  Predictions several{.task = "multilabel", .scores = doubles({1, -1, 2, -2, 3, 4}).view({2, 3}), .targets = doubles({1, 0, 0, 0, 1, 1}).view({2, 3})};
+  Predictions several{.task = "multilabel",
+                      .scores = doubles({1, -1, 2, -2, 3, 4}).view({2, 3}),
+                      .targets = doubles({1, 0, 0, 0, 1, 1}).view({2, 3})};
   EXPECT_NEAR(metric_of("micro_f1", several), 6.0 / 7, kExact);  // 3 hits, 4 predicted, 3 there
   Predictions values{.task = "regression", .scores = doubles({1, 2, 3}).view({3, 1}), .targets = doubles({2, 4, 5})};
   EXPECT_NEAR(metric_of("spearman", values), 1, kExact);
@@ -114,7 +123,8 @@ TEST(Metrics, AllMetricsHaveNullWhereOneIsUndefined) {
   EXPECT_TRUE(metrics.at("auroc").is_null());
   EXPECT_EQ(metrics.at("accuracy"), 1.0);
   for (const auto& name : metric_names("classification")) EXPECT_TRUE(metrics.contains(name)) << name;
-  const auto words = all_metrics({.task = "tokens", .token_predicted = {{0}}, .token_target = {{0}}, .label_names = {"noun", "verb"}});
+  const auto words =
+      all_metrics({.task = "tokens", .token_predicted = {{0}}, .token_target = {{0}}, .label_names = {"noun", "verb"}});
   EXPECT_FALSE(words.contains("entity_f1")) << "no entities in these labels";
 }
 
@@ -122,7 +132,9 @@ TEST(Bootstrap, IsAFunctionOfItsSeed) {
   std::vector<int64_t> predicted(200, 0), target(200, 0);
   for (int64_t i = 0; i < 60; ++i) predicted[i] = 1;
   const auto p = classes(predicted, target, 2);
-  const auto of = [&](uint64_t seed) { return bootstrap(200, seed, [&](const auto& sample) { return metric_of("accuracy", p, sample); }); };
+  const auto of = [&](uint64_t seed) {
+    return bootstrap(200, seed, [&](const auto& sample) { return metric_of("accuracy", p, sample); });
+  };
   const auto a = of(1), again = of(1), b = of(2);
   EXPECT_EQ(a.lower, again.lower);
   EXPECT_EQ(a.upper, again.upper);
@@ -137,7 +149,8 @@ TEST(Bootstrap, IsAFunctionOfItsSeed) {
 
 TEST(Bootstrap, LeavesOutSamplesWithoutAValue) {
   int64_t calls = 0;
-  const auto interval = bootstrap(4, 1, [&](const auto&) { return ++calls % 2 ? NAN : 5.0; }, 10);
+  const auto interval = bootstrap(
+      4, 1, [&](const auto&) { return ++calls % 2 ? NAN : 5.0; }, 10);
   EXPECT_EQ(calls, 10);
   EXPECT_EQ(interval.lower, 5);
   EXPECT_EQ(interval.upper, 5);

@@ -12,7 +12,9 @@ namespace {
 using tests::message_of;
 
 Tensor parameter(const std::vector<double>& values) { return torch::tensor(values, torch::kFloat32).requires_grad_(); }
-void set_gradient(const Tensor& p, const std::vector<double>& values) { p.mutable_grad() = torch::tensor(values, torch::kFloat32); }
+void set_gradient(const Tensor& p, const std::vector<double>& values) {
+  p.mutable_grad() = torch::tensor(values, torch::kFloat32);
+}
 double at(const Tensor& p, int64_t i) { return p.detach()[i].item<double>(); }
 
 /// Loshchilov and Hutter 2019, alg. 2, as PyTorch has it: p -= lr wd p; p -= lr m_hat / (sqrt(v_hat) + eps).
@@ -114,7 +116,9 @@ TEST(AdamW, AStateTakenUpGoesOnAsBefore) {
 TEST(AdamW, AStateOfAnotherRunIsASentence) {
   AdamW optimizer({}), other({});
   optimizer.add("p", parameter({1, 2}), 0.1, 0);
-  EXPECT_TRUE(message_of([&] { optimizer.load_state({}); }).starts_with("the checkpoint does not fit the run: the optimizer's p.exp_avg is missing"));
+  EXPECT_TRUE(message_of([&] {
+                optimizer.load_state({});
+              }).starts_with("the checkpoint does not fit the run: the optimizer's p.exp_avg is missing"));
   other.add("p", parameter({1}), 0.1, 0);
   EXPECT_FALSE(message_of([&] { optimizer.load_state(other.state()); }).empty());
 }

@@ -20,13 +20,19 @@ struct Through : Stream {
   explicit Through(const Stream& stream) : stream(stream) {}
   int64_t size() const override { return stream.size(); }
   int64_t rows(int64_t example) const override { return stream.rows(example); }
-  std::map<std::string, Activations> enter(const std::vector<int64_t>& examples, uint64_t epoch) const override { return stream.enter(examples, epoch); }
-  double weight(const std::vector<int64_t>& examples, uint64_t epoch) const override { return stream.weight(examples, epoch); }
+  std::map<std::string, Activations> enter(const std::vector<int64_t>& examples, uint64_t epoch) const override {
+    return stream.enter(examples, epoch);
+  }
+  double weight(const std::vector<int64_t>& examples, uint64_t epoch) const override {
+    return stream.weight(examples, epoch);
+  }
   Tensor loss_sum(const Outputs& outputs, const std::vector<int64_t>& examples, uint64_t epoch) const override {
     return stream.loss_sum(outputs, examples, epoch);
   }
   Predictions predictions() const override { return stream.predictions(); }
-  void collect(const Outputs& outputs, const std::vector<int64_t>& examples, Predictions& into) const override { stream.collect(outputs, examples, into); }
+  void collect(const Outputs& outputs, const std::vector<int64_t>& examples, Predictions& into) const override {
+    stream.collect(outputs, examples, into);
+  }
   const Stream& stream;
 };
 
@@ -96,7 +102,8 @@ TEST_P(Accumulation, GradientsOfPartsEqualThoseOfTheBatch) {
     PhasePlan plan{.stage = "finetune", .name = "parts", .trainable = all_groups(*fresh.model), .metric = "loss"};
     for (const auto& group : plan.trainable) plan.learning_rates[group] = 1e-3;
     // One step of all 12 examples, unclipped: exp_avg is a tenth of the gradient.
-    Phase phase(*fresh.model, plan, {.batch_size = 12, .micro_batch_tokens = rows, .max_gradient_norm = 0}, train, validation, 1);
+    Phase phase(*fresh.model, plan, {.batch_size = 12, .micro_batch_tokens = rows, .max_gradient_norm = 0}, train,
+                validation, 1);
     phase.run({});
     std::map<std::string, Tensor> gradients;
     for (const auto& [key, value] : phase.state_tensors())
@@ -109,10 +116,13 @@ TEST_P(Accumulation, GradientsOfPartsEqualThoseOfTheBatch) {
   double largest = 0;
   for (const auto& item : whole) largest = std::max(largest, item.second.abs().max().item<double>());
   ASSERT_GT(largest, 0);
-  for (const auto& [key, gradient] : whole) EXPECT_LE((parts.at(key) - gradient).abs().max().item<double>(), 1e-6 * largest) << key;
+  for (const auto& [key, gradient] : whole)
+    EXPECT_LE((parts.at(key) - gradient).abs().max().item<double>(), 1e-6 * largest) << key;
 }
 
-INSTANTIATE_TEST_SUITE_P(Tasks, Accumulation, testing::Values("bert_classification", "bert_tokens", "roberta_masked_lm", "two_towers", "cross_attention"),
+INSTANTIATE_TEST_SUITE_P(Tasks, Accumulation,
+                         testing::Values("bert_classification", "bert_tokens", "roberta_masked_lm", "two_towers",
+                                         "cross_attention"),
                          [](const auto& info) { return info.param; });
 
 // ---- a phase on a model whose validation metric a test decides
@@ -126,7 +136,9 @@ struct Scripted final : Through {
     p.targets = torch::zeros({100}, torch::kInt64);
     p.scores = torch::zeros({100, 2});
     p.scores.select(1, 0).narrow(0, 0, static_cast<int64_t>(std::lround(value * 100))).fill_(1);
-    p.scores.select(1, 1).narrow(0, static_cast<int64_t>(std::lround(value * 100)), 100 - static_cast<int64_t>(std::lround(value * 100))).fill_(1);
+    p.scores.select(1, 1)
+        .narrow(0, static_cast<int64_t>(std::lround(value * 100)), 100 - static_cast<int64_t>(std::lround(value * 100)))
+        .fill_(1);
     return p;
   }
   void collect(const Outputs&, const std::vector<int64_t>&, Predictions&) const override {}
@@ -137,7 +149,12 @@ struct Scripted final : Through {
 struct PhaseTest : testing::Test {
   void SetUp() override { at::set_num_threads(1); }
   PhasePlan plan(int64_t epochs, int64_t patience = 0) const {
-    PhasePlan p{.stage = "finetune", .name = "head", .trainable = {"head"}, .learning_rates = {{"head", 0.01}}, .epochs = epochs, .patience = patience,
+    PhasePlan p{.stage = "finetune",
+                .name = "head",
+                .trainable = {"head"},
+                .learning_rates = {{"head", 0.01}},
+                .epochs = epochs,
+                .patience = patience,
                 .metric = "accuracy"};
     return p;
   }
@@ -223,7 +240,8 @@ TEST_F(PhaseTest, ALossIsBetterWhenItIsSmaller) {
   double least = INFINITY;
   int64_t epoch = 0;
   for (const auto& row : phase.state().history)
-    if (row.at("loss").is_number() && row.at("validation_loss") < least) least = row.at("validation_loss"), epoch = row.at("epoch");
+    if (row.at("loss").is_number() && row.at("validation_loss") < least)
+      least = row.at("validation_loss"), epoch = row.at("epoch");
   EXPECT_EQ(phase.state().best_epoch, epoch);
   phase.restore_best();
   EXPECT_EQ(phase.predictions().loss, least);
@@ -294,9 +312,11 @@ TEST_F(PhaseTest, ANaNStopsWithinItsStepAndChangesNothing) {
   const auto after = trained(2, entering, c, outcome);
   EXPECT_EQ(outcome.steps, 4);
   EXPECT_EQ(outcome.kind, Kind::numerical);
-  EXPECT_TRUE(outcome.message.starts_with("head, epoch 2, step 2: the loss is nan. The first values that are not finite come from: text, before block 2."))
+  EXPECT_TRUE(outcome.message.starts_with(
+      "head, epoch 2, step 2: the loss is nan. The first values that are not finite come from: text, before block 2."))
       << outcome.message;
-  for (const auto& [key, value] : before) EXPECT_TRUE(same(after.at(key), value)) << key << ": weights are those of the step before";
+  for (const auto& [key, value] : before)
+    EXPECT_TRUE(same(after.at(key), value)) << key << ": weights are those of the step before";
 }
 
 TEST_F(PhaseTest, TheBlockWhoseValuesAreBadIsNamed) {
@@ -311,10 +331,14 @@ TEST_F(PhaseTest, TheBlockWhoseValuesAreBadIsNamed) {
     fresh.model->parameters_by_key()[parameter].detach().fill_(value);
     return run(phase).message;
   };
-  const auto named = [](const std::string& message) { return message.substr(message.find("come from: ") + 11, message.find(". The best") - message.find("come from: ") - 11); };
+  const auto named = [](const std::string& message) {
+    return message.substr(message.find("come from: ") + 11,
+                          message.find(". The best") - message.find("come from: ") - 11);
+  };
   EXPECT_EQ(named(message_with("bert.encoder.layer.1.output.dense.weight", NAN)), "layer 1");
   EXPECT_EQ(named(message_with("classifier.weight", INFINITY)), "head");
-  EXPECT_EQ(named(message_with("bert.encoder.layer.2.output.LayerNorm.weight", 3e38)), "layer 2") << "finite weights, infinite output";
+  EXPECT_EQ(named(message_with("bert.encoder.layer.2.output.LayerNorm.weight", 3e38)), "layer 2")
+      << "finite weights, infinite output";
   const Poisoned loss(train, 1, true);
   Phase phase(*c.model, plan(1), options, loss, validation, 1);
   EXPECT_EQ(named(run(phase).message), "head");
@@ -336,7 +360,8 @@ TEST_F(PhaseTest, AMetricThatIsNotFiniteIsAnErrorAndNoImprovement) {
   Phase phase(*c.model, p, options, train, scripted, 1);
   const auto outcome = run(phase);
   EXPECT_EQ(outcome.kind, Kind::numerical);
-  EXPECT_TRUE(outcome.message.starts_with("head, epoch 1: the validation auroc is not a finite number.")) << outcome.message;
+  EXPECT_TRUE(outcome.message.starts_with("head, epoch 1: the validation auroc is not a finite number."))
+      << outcome.message;
   EXPECT_FALSE(phase.state().has_best);
   EXPECT_EQ(phase.state().best_epoch, 0);
 }
@@ -354,14 +379,17 @@ TEST_F(PhaseTest, GradientsThatAreNotFiniteWhileTheLossIsStopToo) {
   Phase phase(*c.model, plan(1), options, root, validation, 1);
   const auto outcome = run(phase);
   EXPECT_EQ(outcome.steps, 0);
-  EXPECT_TRUE(outcome.message.starts_with("head, epoch 1, step 1: the gradients are not finite while the loss is.")) << outcome.message;
+  EXPECT_TRUE(outcome.message.starts_with("head, epoch 1, step 1: the gradients are not finite while the loss is."))
+      << outcome.message;
   for (const auto& [key, value] : before) EXPECT_TRUE(same(tensors_of(*c.model).at(key), value)) << key;
 }
 
 TEST_F(PhaseTest, WeightDecayIsForMatricesOnly) {
   struct Flat final : Through {
     using Through::Through;
-    Tensor loss_sum(const Outputs& outputs, const std::vector<int64_t>&, uint64_t) const override { return (outputs.at("logits") * 0).sum(); }
+    Tensor loss_sum(const Outputs& outputs, const std::vector<int64_t>&, uint64_t) const override {
+      return (outputs.at("logits") * 0).sum();
+    }
   };
   const torch::NoGradGuard no_grad;
   c.model->parameters_by_key()["classifier.bias"].fill_(1);
@@ -405,7 +433,8 @@ TEST_F(PhaseTest, ATermCountsOnceAStepHoweverManyParts) {
     Case fresh("bert_classification", 1, 0.0);
     features::Feed feed(*fresh.model, *fresh.inputs);
     const auto stream = fresh.stream(feed);
-    Phase phase(*fresh.model, plan(1), {.batch_size = 12, .micro_batch_tokens = rows, .max_gradient_norm = 0}, stream, validation, 1, {std::make_shared<Pull>()});
+    Phase phase(*fresh.model, plan(1), {.batch_size = 12, .micro_batch_tokens = rows, .max_gradient_norm = 0}, stream,
+                validation, 1, {std::make_shared<Pull>()});
     phase.run({});
     return phase.state_tensors().at("optimizer.classifier.weight.exp_avg") * 10;
   };

@@ -19,16 +19,20 @@ nlohmann::json read_merges(const SourceFiles& source) {
     ++number;
     if (line.empty() || (number == 1 && line.starts_with("#version"))) continue;
     const auto blank = line.find(' ');
-    GRAFT_CHECK(model, blank != line.npos && blank > 0 && line.find(' ', blank + 1) == line.npos && blank + 1 < line.size(),
-                "{}, line {}: expected two tokens with one blank between them, found `{}`; the file is broken, fetch it again",
-                (source.folder / "merges.txt").string(), number, line);
+    GRAFT_CHECK(
+        model, blank != line.npos && blank > 0 && line.find(' ', blank + 1) == line.npos && blank + 1 < line.size(),
+        "{}, line {}: expected two tokens with one blank between them, found `{}`; the file is broken, fetch it again",
+        (source.folder / "merges.txt").string(), number, line);
     merges.push_back(std::string(line));
   }
   return merges;
 }
 
 nlohmann::json byte_level(bool add_prefix_space, bool trim_offsets) {
-  return {{"type", "ByteLevel"}, {"add_prefix_space", add_prefix_space}, {"trim_offsets", trim_offsets}, {"use_regex", true}};
+  return {{"type", "ByteLevel"},
+          {"add_prefix_space", add_prefix_space},
+          {"trim_offsets", trim_offsets},
+          {"use_regex", true}};
 }
 
 nlohmann::json post_processor(const SourceFiles& source, const nlohmann::json& vocabulary, const nlohmann::json& added,
@@ -38,17 +42,22 @@ nlohmann::json post_processor(const SourceFiles& source, const nlohmann::json& v
   const auto cls_id = required_id(source, "cls_token", vocabulary, added);
   const auto sep_id = required_id(source, "sep_token", vocabulary, added);
   if (source.family.name == "deberta") return pair_template(cls, cls_id, sep, sep_id);
-  return {{"type", "RobertaProcessing"}, {"sep", {sep, sep_id}}, {"cls", {cls, cls_id}}, {"trim_offsets", true},
+  return {{"type", "RobertaProcessing"},
+          {"sep", {sep, sep_id}},
+          {"cls", {cls, cls_id}},
+          {"trim_offsets", true},
           {"add_prefix_space", add_prefix_space}};
 }
 
 }  // namespace
 
 nlohmann::json build_byte_bpe(const SourceFiles& source) {
-  GRAFT_CHECK(model, !source.family.name.empty() && source.family.name != "bert",
-              "{}: vocab.json and merges.txt do not say which tokenizer they belong to; expected model_type roberta, deberta, gpt2, "
-              "gpt_bigcode or starcoder2 in config.json (found `{}`), or tokenizer_class in tokenizer_config.json (found `{}`)",
-              source.folder.string(), source.model_type, source.text_setting("tokenizer_class", ""));
+  GRAFT_CHECK(
+      model, !source.family.name.empty() && source.family.name != "bert",
+      "{}: vocab.json and merges.txt do not say which tokenizer they belong to; expected model_type roberta, deberta, "
+      "gpt2, "
+      "gpt_bigcode or starcoder2 in config.json (found `{}`), or tokenizer_class in tokenizer_config.json (found `{}`)",
+      source.folder.string(), source.model_type, source.text_setting("tokenizer_class", ""));
   auto vocabulary = parse_vocabulary(source, "vocab.json");
   auto added = added_tokens(source, vocabulary);
   const bool add_prefix_space = source.flag("add_prefix_space", false);

@@ -25,7 +25,8 @@ Json added_tokens_decoder(const nlohmann::json& outline) {
 
 void state_normalizer(const nlohmann::json& outline, Json& config) {
   const auto normalizer = outline.find("normalizer");
-  if (normalizer == outline.end() || !normalizer->is_object() || normalizer->value("type", "") != "BertNormalizer") return;
+  if (normalizer == outline.end() || !normalizer->is_object() || normalizer->value("type", "") != "BertNormalizer")
+    return;
   config["do_lower_case"] = normalizer->value("lowercase", true);
   config["tokenize_chinese_chars"] = normalizer->value("handle_chinese_chars", true);
   config["strip_accents"] = normalizer->contains("strip_accents") ? Json(normalizer->at("strip_accents")) : Json();

@@ -14,19 +14,36 @@ namespace fs = std::filesystem;
 const std::vector<std::string> kVocabularyFiles = {"tokenizer.json", "vocab.txt", "vocab.json", "merges.txt",
                                                    "added_tokens.json"};
 
-const TokenizerFamily kBert = {
-    "bert", "BertTokenizer",
-    {{"unk_token", "[UNK]"}, {"sep_token", "[SEP]"}, {"pad_token", "[PAD]"}, {"cls_token", "[CLS]"}, {"mask_token", "[MASK]"}}};
-const TokenizerFamily kRoberta = {"roberta", "RobertaTokenizer",
-                                  {{"bos_token", "<s>"}, {"eos_token", "</s>"}, {"unk_token", "<unk>"}, {"sep_token", "</s>"},
-                                   {"pad_token", "<pad>"}, {"cls_token", "<s>"}, {"mask_token", "<mask>"}},
+const TokenizerFamily kBert = {"bert",
+                               "BertTokenizer",
+                               {{"unk_token", "[UNK]"},
+                                {"sep_token", "[SEP]"},
+                                {"pad_token", "[PAD]"},
+                                {"cls_token", "[CLS]"},
+                                {"mask_token", "[MASK]"}}};
+const TokenizerFamily kRoberta = {"roberta",
+                                  "RobertaTokenizer",
+                                  {{"bos_token", "<s>"},
+                                   {"eos_token", "</s>"},
+                                   {"unk_token", "<unk>"},
+                                   {"sep_token", "</s>"},
+                                   {"pad_token", "<pad>"},
+                                   {"cls_token", "<s>"},
+                                   {"mask_token", "<mask>"}},
                                   true};
-const TokenizerFamily kDeberta = {"deberta", "DebertaTokenizer",
-                                  {{"bos_token", "[CLS]"}, {"eos_token", "[SEP]"}, {"unk_token", "[UNK]"}, {"sep_token", "[SEP]"},
-                                   {"pad_token", "[PAD]"}, {"cls_token", "[CLS]"}, {"mask_token", "[MASK]"}},
+const TokenizerFamily kDeberta = {"deberta",
+                                  "DebertaTokenizer",
+                                  {{"bos_token", "[CLS]"},
+                                   {"eos_token", "[SEP]"},
+                                   {"unk_token", "[UNK]"},
+                                   {"sep_token", "[SEP]"},
+                                   {"pad_token", "[PAD]"},
+                                   {"cls_token", "[CLS]"},
+                                   {"mask_token", "[MASK]"}},
                                   true};
 const TokenizerFamily kGpt2 = {
-    "gpt2", "GPT2Tokenizer",
+    "gpt2",
+    "GPT2Tokenizer",
     {{"bos_token", "<|endoftext|>"}, {"eos_token", "<|endoftext|>"}, {"unk_token", "<|endoftext|>"}}};
 
 std::string read_text(const fs::path& path) {
@@ -101,8 +118,12 @@ std::string SourceFiles::token(const std::string& role) const {
 }
 
 Json SourceFiles::added_token(const std::string& role) const {
-  Json token = {{"content", this->token(role)}, {"single_word", false}, {"lstrip", role == "mask_token" && family.mask_eats_blank},
-                {"rstrip", false}, {"normalized", false}, {"special", true}};
+  Json token = {{"content", this->token(role)},
+                {"single_word", false},
+                {"lstrip", role == "mask_token" && family.mask_eats_blank},
+                {"rstrip", false},
+                {"normalized", false},
+                {"special", true}};
   const auto take_flags = [&](const Json& from) {
     for (const auto* flag : {"single_word", "lstrip", "rstrip", "normalized"})
       if (from.contains(flag) && from[flag].is_boolean()) token[flag] = from[flag];
@@ -116,8 +137,8 @@ Json SourceFiles::added_token(const std::string& role) const {
 }
 
 SourceFiles read_source_files(const fs::path& folder) {
-  GRAFT_CHECK(model, fs::is_directory(folder), "{}: expected a folder with the files of a tokenizer, found {}", folder.string(),
-              fs::exists(folder) ? "a file" : "nothing there");
+  GRAFT_CHECK(model, fs::is_directory(folder), "{}: expected a folder with the files of a tokenizer, found {}",
+              folder.string(), fs::exists(folder) ? "a file" : "nothing there");
   SourceFiles source{.folder = folder};
   for (const auto& name : kVocabularyFiles)
     if (fs::exists(folder / name)) source.files[name] = read_text(folder / name);
@@ -128,7 +149,8 @@ SourceFiles read_source_files(const fs::path& folder) {
   source.config = settings("tokenizer_config.json");
   source.special_map = settings("special_tokens_map.json");
   const auto model_config = settings("config.json");
-  if (model_config.contains("model_type") && model_config["model_type"].is_string()) source.model_type = model_config["model_type"];
+  if (model_config.contains("model_type") && model_config["model_type"].is_string())
+    source.model_type = model_config["model_type"];
   source.family = family_of(source);
   return source;
 }

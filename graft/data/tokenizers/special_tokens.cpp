@@ -21,7 +21,8 @@ struct Added {
 };
 
 Json plain_token(const std::string& content, bool special) {
-  return {{"content", content}, {"single_word", false}, {"lstrip", false}, {"rstrip", false}, {"normalized", !special}, {"special", special}};
+  return {{"content", content}, {"single_word", false},   {"lstrip", false},
+          {"rstrip", false},    {"normalized", !special}, {"special", special}};
 }
 
 /// Every token with a role, in the order in which transformers adds those that are missing.
@@ -52,7 +53,8 @@ nlohmann::json added_tokens(const SourceFiles& source, const nlohmann::json& voc
   if (source.has("added_tokens.json")) {
     const auto listed_tokens = parse_vocabulary(source, "added_tokens.json");
     for (const auto& [content, id] : listed_tokens.items()) {
-      const auto role = std::find_if(with_roles.begin(), with_roles.end(), [&](const Json& t) { return t["content"] == content; });
+      const auto role =
+          std::find_if(with_roles.begin(), with_roles.end(), [&](const Json& t) { return t["content"] == content; });
       added.add(id, role == with_roles.end() ? plain_token(content, false) : *role);
     }
   }
@@ -75,15 +77,17 @@ int64_t required_id(const SourceFiles& source, const std::string& role, const nl
   if (const auto known = vocabulary.find(token); known != vocabulary.end()) return *known;
   for (const auto& entry : added)
     if (entry["content"] == token) return entry["id"];
-  fail(Kind::model, "{}: the vocabulary has no {} `{}`; name the right token in special_tokens_map.json", source.folder.string(),
-       role, token);
+  fail(Kind::model, "{}: the vocabulary has no {} `{}`; name the right token in special_tokens_map.json",
+       source.folder.string(), role, token);
 }
 
 nlohmann::json pair_template(const std::string& cls, int64_t cls_id, const std::string& sep, int64_t sep_id) {
   const auto special = [](const std::string& token, int type) {
     return nlohmann::json{{"SpecialToken", {{"id", token}, {"type_id", type}}}};
   };
-  const auto text = [](const char* name, int type) { return nlohmann::json{{"Sequence", {{"id", name}, {"type_id", type}}}}; };
+  const auto text = [](const char* name, int type) {
+    return nlohmann::json{{"Sequence", {{"id", name}, {"type_id", type}}}};
+  };
   const auto entry = [](const std::string& token, int64_t id) {
     return nlohmann::json{{"id", token}, {"ids", {id}}, {"tokens", {token}}};
   };

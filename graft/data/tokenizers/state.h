@@ -15,8 +15,8 @@ struct Tokenizer::State {
   };
 
   SourceFiles source;
-  std::string document;          // the tokenizer.json in force
-  nlohmann::json outline;        // the same without its model
+  std::string document;    // the tokenizer.json in force
+  nlohmann::json outline;  // the same without its model
   std::unique_ptr<TokenizersC, Free> handle;
 };
 

@@ -48,10 +48,12 @@ nlohmann::json changes_to(const nlohmann::json& outline, const SourceFiles& sour
       normalizer->value("type", "") != "BertNormalizer")
     return changes;
   auto stated = *normalizer;
-  const std::pair<const char*, const char*> settings[] = {
-      {"do_lower_case", "lowercase"}, {"strip_accents", "strip_accents"}, {"tokenize_chinese_chars", "handle_chinese_chars"}};
+  const std::pair<const char*, const char*> settings[] = {{"do_lower_case", "lowercase"},
+                                                          {"strip_accents", "strip_accents"},
+                                                          {"tokenize_chinese_chars", "handle_chinese_chars"}};
   for (const auto& [setting, field] : settings)
-    if (source.config.contains(setting) && (field == std::string_view("strip_accents") || !source.config[setting].is_null()))
+    if (source.config.contains(setting) &&
+        (field == std::string_view("strip_accents") || !source.config[setting].is_null()))
       stated[field] = source.config[setting];
   if (stated != *normalizer) changes["normalizer"] = stated;
   return changes;
@@ -72,13 +74,15 @@ std::string document_of(const SourceFiles& source) {
   for (const auto& entry : fs::directory_iterator(source.folder)) found.push_back(entry.path().filename().string());
   std::sort(found.begin(), found.end());
   fail(Kind::model,
-       "{}: no tokenizer found; expected tokenizer.json, or vocab.txt, or vocab.json with merges.txt; the folder has {}; "
+       "{}: no tokenizer found; expected tokenizer.json, or vocab.txt, or vocab.json with merges.txt; the folder has "
+       "{}; "
        "copy the tokenizer files of the source model there",
        source.folder.string(), found.empty() ? "no files" : listed(found));
 }
 
 TokenizersCOptions c_options(const Tokenizer::Options& options, const SourceFiles& source) {
-  GRAFT_CHECK(usage, options.max_length.value_or(0) >= 0, "max_length: expected 0 or more, found {}", *options.max_length);
+  GRAFT_CHECK(usage, options.max_length.value_or(0) >= 0, "max_length: expected 0 or more, found {}",
+              *options.max_length);
   return {.max_length = options.max_length.value_or(-1),
           .strategy = static_cast<uint8_t>(options.truncation),
           .truncate_left = source.text_setting("truncation_side", "right") == "left",
@@ -99,20 +103,25 @@ Encoding row_of(const TokenizersCEncodings& all, size_t row) {
   return encoding;
 }
 
-std::vector<Encoding> encode_rows(const Tokenizer::Options& options, const SourceFiles& source, const TokenizersC* handle,
-                                  const std::vector<std::string_view>& texts, const std::vector<std::string_view>& pairs) {
+std::vector<Encoding> encode_rows(const Tokenizer::Options& options, const SourceFiles& source,
+                                  const TokenizersC* handle, const std::vector<std::string_view>& texts,
+                                  const std::vector<std::string_view>& pairs) {
   GRAFT_ASSERT(pairs.empty() || pairs.size() == texts.size(), "{} texts, {} pairs", texts.size(), pairs.size());
   const auto settings = c_options(options, source);
-  const auto added = static_cast<int64_t>(options.add_special_tokens ? tokenizers_c_added_tokens(handle, !pairs.empty()) : 0);
+  const auto added =
+      static_cast<int64_t>(options.add_special_tokens ? tokenizers_c_added_tokens(handle, !pairs.empty()) : 0);
   GRAFT_CHECK(usage, !options.max_length || *options.max_length >= added,
-              "max_length: {} leaves no room, this tokenizer adds {} special tokens; raise it above {}", *options.max_length, added, added);
+              "max_length: {} leaves no room, this tokenizer adds {} special tokens; raise it above {}",
+              *options.max_length, added, added);
   std::vector<TokenizersCText> first, second;
   for (const auto& text : texts) first.push_back(view(text));
   for (const auto& text : pairs) second.push_back(view(text));
   TokenizersCEncodings all{};
-  const CText problem = tokenizers_c_encode(handle, first.data(), second.empty() ? nullptr : second.data(), first.size(), &settings, &all);
+  const CText problem = tokenizers_c_encode(handle, first.data(), second.empty() ? nullptr : second.data(),
+                                            first.size(), &settings, &all);
   GRAFT_CHECK(data, !problem.text, "{}: the tokenizer refused a text: {}", source.folder.string(), problem.text);
-  const std::unique_ptr<TokenizersCEncodings, decltype(&tokenizers_c_free_encodings)> owner(&all, tokenizers_c_free_encodings);
+  const std::unique_ptr<TokenizersCEncodings, decltype(&tokenizers_c_free_encodings)> owner(
+      &all, tokenizers_c_free_encodings);
   std::vector<Encoding> encodings;
   encodings.reserve(texts.size());
   for (size_t row = 0; row < texts.size(); ++row) encodings.push_back(row_of(all, row));
@@ -128,12 +137,15 @@ Tokenizer Tokenizer::load(const fs::path& folder) {
     state->document = document_of(state->source);
     state->outline = outline_of(state->document, folder / "tokenizer.json");
   } catch (const nlohmann::json::exception& e) {
-    fail(Kind::model, "{}: the tokenizer files have a value of a kind that was not expected: {}; correct it, or fetch the files again",
+    fail(Kind::model,
+         "{}: the tokenizer files have a value of a kind that was not expected: {}; correct it, or fetch the files "
+         "again",
          folder.string(), e.what());
   }
   TokenizersC* handle = nullptr;
   const CText problem = tokenizers_c_from_json(view(state->document), &handle);
-  GRAFT_CHECK(model, !problem.text, "{}: not a tokenizer that can be read: {}; fetch the files again, or check that they belong together",
+  GRAFT_CHECK(model, !problem.text,
+              "{}: not a tokenizer that can be read: {}; fetch the files again, or check that they belong together",
               folder.string(), problem.text);
   state->handle.reset(handle);
   Tokenizer tokenizer;
@@ -149,7 +161,8 @@ Encoding Tokenizer::encode(std::string_view text, std::string_view pair, const O
   return std::move(encode_rows(options, state_->source, state_->handle.get(), {text}, {pair}).front());
 }
 
-std::vector<Encoding> Tokenizer::encode_batch(const std::vector<std::string_view>& texts, const std::vector<std::string_view>& pairs,
+std::vector<Encoding> Tokenizer::encode_batch(const std::vector<std::string_view>& texts,
+                                              const std::vector<std::string_view>& pairs,
                                               const Options& options) const {
   return encode_rows(options, state_->source, state_->handle.get(), texts, pairs);
 }
@@ -163,16 +176,16 @@ std::optional<int32_t> Tokenizer::id_of(const std::string& token) const {
 
 std::string Tokenizer::token_of(int32_t id) const {
   const CText token = id < 0 ? nullptr : tokenizers_c_id_to_token(state_->handle.get(), static_cast<uint32_t>(id));
-  GRAFT_CHECK(model, token.text, "{}: the tokenizer has no token with id {}; its ids end at {}", state_->source.folder.string(), id,
-              vocab_size() - 1);
+  GRAFT_CHECK(model, token.text, "{}: the tokenizer has no token with id {}; its ids end at {}",
+              state_->source.folder.string(), id, vocab_size() - 1);
   return token.text;
 }
 
 std::string Tokenizer::decode(const std::vector<int32_t>& ids, bool skip_special_tokens) const {
   char* decoded = nullptr;
   const std::vector<uint32_t> unsigned_ids(ids.begin(), ids.end());
-  const CText problem =
-      tokenizers_c_decode(state_->handle.get(), unsigned_ids.data(), unsigned_ids.size(), skip_special_tokens, &decoded);
+  const CText problem = tokenizers_c_decode(state_->handle.get(), unsigned_ids.data(), unsigned_ids.size(),
+                                            skip_special_tokens, &decoded);
   const CText text = decoded;
   GRAFT_CHECK(model, !problem.text, "{}: the ids cannot be decoded: {}", state_->source.folder.string(), problem.text);
   return text.text;
@@ -185,7 +198,8 @@ std::optional<int32_t> Tokenizer::special_id(const std::string& role) const {
 
 std::optional<int64_t> Tokenizer::model_max_length() const {
   const auto stated = state_->source.config.find("model_max_length");
-  if (stated == state_->source.config.end() || !stated->is_number() || stated->get<double>() >= 1e6) return std::nullopt;
+  if (stated == state_->source.config.end() || !stated->is_number() || stated->get<double>() >= 1e6)
+    return std::nullopt;
   return stated->get<int64_t>();
 }
 

@@ -18,9 +18,9 @@ struct Encoding {
   /// Per token [begin, end) in Unicode characters of the text (of the pair for the second part); [0, 0] for added special tokens.
   std::vector<std::pair<int32_t, int32_t>> offsets;  // empty unless asked for
   /// Per token: 1 for special tokens that the template added.
-  std::vector<uint8_t> special;                      // empty unless asked for
+  std::vector<uint8_t> special;  // empty unless asked for
   /// Per token: index of its pre-token ("word") in the text, -1 for special tokens.
-  std::vector<int32_t> words;                        // empty unless asked for
+  std::vector<int32_t> words;  // empty unless asked for
 };
 
 class Tokenizer {
@@ -37,15 +37,15 @@ class Tokenizer {
     std::optional<int64_t> max_length;  // special tokens counted
     Truncation truncation = Truncation::longest_first;
     bool add_special_tokens = true;
-    bool details = false;               // fill offsets, special and words
+    bool details = false;  // fill offsets, special and words
   };
 
   /// Throws Kind::usage when max_length leaves no room for the special tokens, Kind::data for text that is not UTF-8.
   Encoding encode(std::string_view text, const Options& options) const;
   Encoding encode(std::string_view text, std::string_view pair, const Options& options) const;
   /// On all cores. `pairs` is empty or as long as `texts`.
-  std::vector<Encoding> encode_batch(const std::vector<std::string_view>& texts, const std::vector<std::string_view>& pairs,
-                                     const Options& options) const;
+  std::vector<Encoding> encode_batch(const std::vector<std::string_view>& texts,
+                                     const std::vector<std::string_view>& pairs, const Options& options) const;
 
   /// One more than the largest id, added tokens counted; the embedding must have at least that many rows.
   int64_t vocab_size() const;
@@ -54,7 +54,8 @@ class Tokenizer {
   std::string token_of(int32_t id) const;
   std::string decode(const std::vector<int32_t>& ids, bool skip_special_tokens) const;
   /// Ids of special tokens as the files name them ("mask_token" -> 103); empty optional when there is none.
-  std::optional<int32_t> special_id(const std::string& role) const;  // cls_token sep_token mask_token pad_token unk_token bos_token eos_token
+  std::optional<int32_t> special_id(
+      const std::string& role) const;  // cls_token sep_token mask_token pad_token unk_token bos_token eos_token
   /// Length limit from tokenizer_config.json when it is a real one (below 1e6), else nullopt.
   std::optional<int64_t> model_max_length() const;
   /// The files that make this tokenizer, to be copied beside an exported model, plus what must be written:

@@ -26,11 +26,16 @@ nlohmann::json read_lines(const SourceFiles& source) {
 
 nlohmann::json normalizer(const SourceFiles& source) {
   if (!source.flag("do_basic_tokenize", true))
-    return {{"type", "BertNormalizer"}, {"clean_text", true}, {"handle_chinese_chars", false}, {"strip_accents", false}, {"lowercase", false}};
+    return {{"type", "BertNormalizer"},
+            {"clean_text", true},
+            {"handle_chinese_chars", false},
+            {"strip_accents", false},
+            {"lowercase", false}};
   return {{"type", "BertNormalizer"},
           {"clean_text", true},
           {"handle_chinese_chars", source.flag("tokenize_chinese_chars", true)},
-          {"strip_accents", source.config.contains("strip_accents") ? nlohmann::json(source.config["strip_accents"]) : nullptr},
+          {"strip_accents",
+           source.config.contains("strip_accents") ? nlohmann::json(source.config["strip_accents"]) : nullptr},
           {"lowercase", source.flag("do_lower_case", true)}};
 }
 

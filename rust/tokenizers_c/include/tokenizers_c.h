@@ -22,11 +22,11 @@ typedef struct {
 enum { TOKENIZERS_C_LONGEST_FIRST = 0, TOKENIZERS_C_ONLY_FIRST = 1, TOKENIZERS_C_ONLY_SECOND = 2 };
 
 typedef struct {
-  int64_t max_length;         // special tokens counted; below 0: no truncation
-  uint8_t strategy;           // TOKENIZERS_C_...
-  uint8_t truncate_left;      // drop from the beginning instead of the end
+  int64_t max_length;     // special tokens counted; below 0: no truncation
+  uint8_t strategy;       // TOKENIZERS_C_...
+  uint8_t truncate_left;  // drop from the beginning instead of the end
   uint8_t add_special_tokens;
-  uint8_t details;            // fill offsets, special, words
+  uint8_t details;  // fill offsets, special, words
 } TokenizersCOptions;
 
 /// Row i has the tokens [starts[i], starts[i + 1]).

@@ -57,7 +57,9 @@ pub struct Encodings {
 }
 
 fn c_text(text: &str) -> *mut c_char {
-    CString::new(text.replace('\0', "\u{fffd}")).unwrap_or_default().into_raw()
+    CString::new(text.replace('\0', "\u{fffd}"))
+        .unwrap_or_default()
+        .into_raw()
 }
 
 fn guarded(action: impl FnOnce() -> Result<(), String>) -> *mut c_char {
@@ -66,7 +68,10 @@ fn guarded(action: impl FnOnce() -> Result<(), String>) -> *mut c_char {
         Ok(Err(sentence)) => c_text(&sentence),
         Err(cause) => {
             let cause = cause.downcast_ref::<String>().cloned();
-            c_text(&format!("the tokenizers crate panicked: {}", cause.unwrap_or_else(|| "no message".into())))
+            c_text(&format!(
+                "the tokenizers crate panicked: {}",
+                cause.unwrap_or_else(|| "no message".into())
+            ))
         }
     }
 }
@@ -90,8 +95,16 @@ impl TokenizersC {
         tokenizer.with_padding(None);
         let processor = tokenizer.get_post_processor().cloned();
         tokenizer.with_post_processor(None::<PostProcessorWrapper>);
-        let vocab_size = tokenizer.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1);
-        Ok(Self { tokenizer, processor, vocab_size })
+        let vocab_size = tokenizer
+            .get_vocab(true)
+            .values()
+            .max()
+            .map_or(0, |id| *id as usize + 1);
+        Ok(Self {
+            tokenizer,
+            processor,
+            vocab_size,
+        })
     }
 
     fn added_tokens(&self, pair: bool) -> usize {
@@ -113,10 +126,19 @@ impl TokenizersC {
         second: Option<Encoding>,
         options: &Options,
     ) -> Result<(Encoding, Option<Encoding>), String> {
-        let added = if options.add_special_tokens != 0 { self.added_tokens(second.is_some()) } else { 0 };
-        let room = (options.max_length as usize).checked_sub(added).ok_or_else(|| {
-            format!("max_length {} leaves no room for the {added} special tokens", options.max_length)
-        })?;
+        let added = if options.add_special_tokens != 0 {
+            self.added_tokens(second.is_some())
+        } else {
+            0
+        };
+        let room = (options.max_length as usize)
+            .checked_sub(added)
+            .ok_or_else(|| {
+                format!(
+                    "max_length {} leaves no room for the {added} special tokens",
+                    options.max_length
+                )
+            })?;
         let params = TruncationParams {
             max_length: room,
             stride: 0,
@@ -125,9 +147,14 @@ impl TokenizersC {
                 2 => TruncationStrategy::OnlySecond,
                 _ => TruncationStrategy::LongestFirst,
             },
-            direction: if options.truncate_left != 0 { TruncationDirection::Left } else { TruncationDirection::Right },
+            direction: if options.truncate_left != 0 {
+                TruncationDirection::Left
+            } else {
+                TruncationDirection::Right
+            },
         };
-        let (mut first, mut second) = truncate_encodings(first, second, &params).map_err(|e| e.to_string())?;
+        let (mut first, mut second) =
+            truncate_encodings(first, second, &params).map_err(|e| e.to_string())?;
         first.take_overflowing();
         if let Some(second) = second.as_mut() {
             second.take_overflowing();
@@ -135,7 +162,12 @@ impl TokenizersC {
         Ok((first, second))
     }
 
-    fn encode(&self, text: &str, pair: Option<&str>, options: &Options) -> Result<Encoding, String> {
+    fn encode(
+        &self,
+        text: &str,
+        pair: Option<&str>,
+        options: &Options,
+    ) -> Result<Encoding, String> {
         let details = options.details != 0;
         let mut first = self.tokens(text, details)?;
         let mut second = pair.map(|pair| self.tokens(pair, details)).transpose()?;
@@ -155,14 +187,24 @@ impl TokenizersC {
 }
 
 fn flatten(encodings: Vec<Encoding>, details: bool) -> Flat {
-    let mut flat = Flat { starts: vec![0], ..Default::default() };
+    let mut flat = Flat {
+        starts: vec![0],
+        ..Default::default()
+    };
     for e in encodings {
         flat.ids.extend(e.get_ids().iter().map(|&id| id as i32));
-        flat.type_ids.extend(e.get_type_ids().iter().map(|&id| id as i32));
+        flat.type_ids
+            .extend(e.get_type_ids().iter().map(|&id| id as i32));
         if details {
-            flat.offsets.extend(e.get_offsets().iter().flat_map(|&(begin, end)| [begin as i32, end as i32]));
-            flat.special.extend(e.get_special_tokens_mask().iter().map(|&s| s as u8));
-            flat.words.extend(e.get_word_ids().iter().map(|w| w.map_or(-1, |w| w as i32)));
+            flat.offsets.extend(
+                e.get_offsets()
+                    .iter()
+                    .flat_map(|&(begin, end)| [begin as i32, end as i32]),
+            );
+            flat.special
+                .extend(e.get_special_tokens_mask().iter().map(|&s| s as u8));
+            flat.words
+                .extend(e.get_word_ids().iter().map(|w| w.map_or(-1, |w| w as i32)));
         }
         flat.starts.push(flat.ids.len() as u64);
     }
@@ -170,7 +212,10 @@ fn flatten(encodings: Vec<Encoding>, details: bool) -> Flat {
 }
 
 #[no_mangle]
-pub unsafe extern "C" fn tokenizers_c_from_json(json: Text, out: *mut *mut TokenizersC) -> *mut c_char {
+pub unsafe extern "C" fn tokenizers_c_from_json(
+    json: Text,
+    out: *mut *mut TokenizersC,
+) -> *mut c_char {
     guarded(|| {
         *out = Box::into_raw(Box::new(TokenizersC::from_json(bytes(json))?));
         Ok(())
@@ -196,12 +241,19 @@ pub unsafe extern "C" fn tokenizers_c_encode(
     guarded(|| {
         let mut inputs = Vec::with_capacity(rows);
         for row in 0..rows {
-            let pair = if pairs.is_null() { None } else { Some(checked(*pairs.add(row), row)?) };
+            let pair = if pairs.is_null() {
+                None
+            } else {
+                Some(checked(*pairs.add(row), row)?)
+            };
             inputs.push((checked(*texts.add(row), row)?, pair));
         }
         let encode = |&(text, pair): &(&str, Option<&str>)| tokenizer.encode(text, pair, options);
-        let encodings: Result<Vec<_>, String> =
-            if rows > 1 { inputs.par_iter().map(encode).collect() } else { inputs.iter().map(encode).collect() };
+        let encodings: Result<Vec<_>, String> = if rows > 1 {
+            inputs.par_iter().map(encode).collect()
+        } else {
+            inputs.iter().map(encode).collect()
+        };
         let details = options.details != 0;
         let flat = Box::new(flatten(encodings?, details));
         let detail = |p| if details { p } else { std::ptr::null() };
@@ -212,7 +264,11 @@ pub unsafe extern "C" fn tokenizers_c_encode(
             ids: flat.ids.as_ptr(),
             type_ids: flat.type_ids.as_ptr(),
             offsets: detail(flat.offsets.as_ptr()),
-            special: if details { flat.special.as_ptr() } else { std::ptr::null() },
+            special: if details {
+                flat.special.as_ptr()
+            } else {
+                std::ptr::null()
+            },
             words: detail(flat.words.as_ptr()),
             owner: Box::into_raw(flat),
         };
@@ -237,8 +293,15 @@ pub unsafe extern "C" fn tokenizers_c_decode(
     text: *mut *mut c_char,
 ) -> *mut c_char {
     guarded(|| {
-        let ids = if count == 0 { &[] } else { std::slice::from_raw_parts(ids, count) };
-        let decoded = tokenizer.tokenizer.decode(ids, skip_special_tokens != 0).map_err(|e| e.to_string())?;
+        let ids = if count == 0 {
+            &[]
+        } else {
+            std::slice::from_raw_parts(ids, count)
+        };
+        let decoded = tokenizer
+            .tokenizer
+            .decode(ids, skip_special_tokens != 0)
+            .map_err(|e| e.to_string())?;
         *text = c_text(&decoded);
         Ok(())
     })
@@ -252,12 +315,17 @@ pub unsafe extern "C" fn tokenizers_c_vocab_size(tokenizer: &TokenizersC) -> usi
 #[no_mangle]
 pub unsafe extern "C" fn tokenizers_c_token_to_id(tokenizer: &TokenizersC, token: Text) -> i64 {
     let token = std::str::from_utf8(bytes(token)).ok();
-    token.and_then(|token| tokenizer.tokenizer.token_to_id(token)).map_or(-1, i64::from)
+    token
+        .and_then(|token| tokenizer.tokenizer.token_to_id(token))
+        .map_or(-1, i64::from)
 }
 
 #[no_mangle]
 pub unsafe extern "C" fn tokenizers_c_id_to_token(tokenizer: &TokenizersC, id: u32) -> *mut c_char {
-    tokenizer.tokenizer.id_to_token(id).map_or(std::ptr::null_mut(), |token| c_text(&token))
+    tokenizer
+        .tokenizer
+        .id_to_token(id)
+        .map_or(std::ptr::null_mut(), |token| c_text(&token))
 }
 
 #[no_mangle]
