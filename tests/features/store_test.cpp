@@ -178,6 +178,14 @@ TEST_F(KeyTest, ChangesWithATableThatThePrefixReads) {
   EXPECT_NE(key(c, "text", 3), layer);
 }
 
+TEST_F(KeyTest, ChangesWithWhatAnotherChainOwnsAndThePrefixUses) {
+  Case c("two_towers");
+  const auto before = key(c, "text", 2), behind = key(c, "text", 3);
+  nudge(c, "joint.weight");
+  EXPECT_EQ(key(c, "text", 2), before);
+  EXPECT_NE(key(c, "text", 3), behind);
+}
+
 TEST_F(KeyTest, ChangesWithTheChainThatThePrefixReads) {
   Case c("cross_attention");
   const auto embeddings = key(c, "text", 1), layer = key(c, "text", 2);

@@ -116,10 +116,19 @@ struct Toy : Model {
 
 struct TwoTowers : Toy {
   TwoTowers(int64_t labels, double dropout) : Toy(dropout) {
-    add_chain("image", 2);
-    add_chain("text", 2);
+    auto& image = add_chain("image", 2);
+    image.blocks[1].groups.push_back("joint");
+    auto& text = add_chain("text", 2);
+    text.blocks[2].uses = {"joint"};
+    joint = register_module("joint", nn::LayerNorm(C, 1e-5));
+    groups.push_back({"joint", {"joint."}});
     head = std::make_shared<ClassifierHead>(2 * C, labels, Reads::Where::first, std::vector<std::string>{}, dropout);
   }
+  Activations forward_block(const Chain& chain, int64_t index, Activations x, const ReadIndex* needed) override {
+    if (index == (chain.name == "text" ? 2 : 1)) x.hidden.values = joint(x.hidden.values);
+    return Toy::forward_block(chain, index, std::move(x), needed);
+  }
+  nn::LayerNorm joint{nullptr};
 };
 
 struct CrossAttention : Toy {

@@ -1,5 +1,5 @@
 // Five small models, one for each way in which a chain is not a straight line (docs/architecture.md):
-//   two_towers       an image and a text chain, joined in the head
+//   two_towers       an image and a text chain, joined in the head; a norm that both use
 //   cross_attention  a vision chain read by the layers of a text chain; "layer i" and "cross i" are groups of one block
 //   skips            early states read by the last block and by the head; a buffer that moves in training
 //   tied             the head reads the embedding's matrix

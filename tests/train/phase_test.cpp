@@ -384,6 +384,30 @@ TEST_F(PhaseTest, GradientsThatAreNotFiniteWhileTheLossIsStopToo) {
   for (const auto& [key, value] : before) EXPECT_TRUE(same(tensors_of(*c.model).at(key), value)) << key;
 }
 
+TEST_F(PhaseTest, EachStepAndPartHasDropoutOfItsOwnWhichTheSeedDecides) {
+  struct Drawing final : Through {
+    using Through::Through;
+    std::map<std::string, Activations> enter(const std::vector<int64_t>& examples, uint64_t epoch) const override {
+      draws.push_back(torch::rand({1}, torch::kFloat64).item<double>());
+      return Through::enter(examples, epoch);
+    }
+    mutable std::vector<double> draws;
+  };
+  const auto draws = [&](uint64_t seed, const std::string& name) {
+    const Drawing drawing(train);
+    auto p = plan(3);
+    p.name = name;
+    Phase(*c.model, p, {.batch_size = 4, .micro_batch_tokens = 8}, drawing, validation, seed).run({});
+    return drawing.draws;
+  };
+  const auto first = draws(1, "head");
+  EXPECT_GT(first.size(), 9u) << "3 epochs of 3 steps, some in parts";
+  EXPECT_EQ(std::set<double>(first.begin(), first.end()).size(), first.size());
+  EXPECT_EQ(draws(1, "head"), first);
+  EXPECT_NE(draws(2, "head"), first);
+  EXPECT_NE(draws(1, "unfreeze 1")[0], first[0]);
+}
+
 TEST_F(PhaseTest, WeightDecayIsForMatricesOnly) {
   struct Flat final : Through {
     using Through::Through;
