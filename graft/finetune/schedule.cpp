@@ -109,7 +109,8 @@ struct Schedule::Machine {
         train(s.model, train_feed, s.task, s.label_names, *s.train.examples, s.train.first_tokens),
         validation(s.model, validation_feed, s.task, s.label_names, *s.validation.examples, s.validation.first_tokens) {
     metric = s.options.metric.empty() ? train::default_metric(train.targets()) : s.options.metric;
-    const auto known = train::metric_names(s.task);
+    auto known = train::metric_names(s.task);
+    std::erase(known, "loss");  // the verdict and the plateau resample examples; the loss is known as a mean only
     GRAFT_CHECK(usage, std::find(known.begin(), known.end(), metric) != known.end(),
                 "finetune.metric: `{}` is not a metric of the task {}; there are {}.", metric, s.task, listed(known));
     for (const auto lr : s.options.head.learning_rates)

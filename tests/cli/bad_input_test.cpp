@@ -135,6 +135,10 @@ TEST_F(BadInput, AnUnknownMetric) {
   expect(finetune(scratch, {"--set", "finetune.metric=accurracy"}), 2, {"accurracy", "macro_f1"});
 }
 
+TEST_F(BadInput, TheLossDecidesNothing) {
+  expect(finetune(scratch, {"--set", "finetune.metric=loss"}), 2, {"`loss` is not a metric", "accuracy"});
+}
+
 TEST_F(BadInput, PredictingWithoutATaskHead) {
   expect(graft({"predict", "--model", (scratch / "source").string()}, "a film\n"), 4, {"has no task head"});
 }
