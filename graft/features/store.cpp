@@ -266,10 +266,6 @@ struct FrozenPass {
   torch::NoGradGuard no_grad;
 };
 
-std::vector<std::string> stored_slots(const models::Model& model, const std::string& chain, int64_t boundary) {
-  return model.slots_across(chain, boundary);
-}
-
 /// First row of each example for each part. Parts whose rows follow the length of the input (hidden states before the
 /// end of the chain) are told by a probe of two examples; others have the probe's own count for every example.
 std::map<std::string, std::vector<int64_t>> row_starts(const std::string& chain, const Inputs& inputs,
@@ -308,7 +304,7 @@ Plan plan_store(models::Model& model, const std::string& chain, int64_t boundary
   Plan plan{.boundary = boundary};
   const FrozenPass pass(model);
   plan.probe = model.forward(chain, 0, boundary, chain_inputs(model, chain, boundary, inputs, examples), reads);
-  const auto parts = parts_of(plan.probe, stored_slots(model, chain, boundary));
+  const auto parts = parts_of(plan.probe, model.slots_across(chain, boundary));
   plan.starts = row_starts(chain, inputs, parts, examples);
   for (const auto& [name, rows] : parts) {
     uint64_t row = rows->values.is_floating_point() ? torch::elementSize(type) : rows->values.element_size();
@@ -366,7 +362,7 @@ CaptureResult capture(models::Model& model, const std::string& chain, const std:
   std::vector<std::unique_ptr<Writer>> writers;
   for (const auto& [i, plan] : missing)
     writers.push_back(std::make_unique<Writer>(
-        plan.file, inputs.size(), parts_of(plan.probe, stored_slots(model, chain, plan.boundary)), plan.starts, type));
+        plan.file, inputs.size(), parts_of(plan.probe, model.slots_across(chain, plan.boundary)), plan.starts, type));
 
   const FrozenPass pass(model);
   int64_t done = 0;
@@ -377,7 +373,7 @@ CaptureResult capture(models::Model& model, const std::string& chain, const std:
       const auto boundary = missing[m].second.boundary;
       x = model.forward(chain, at, boundary, std::move(x), reads);
       at = boundary;
-      writers[m]->put(examples, parts_of(x, stored_slots(model, chain, boundary)));
+      writers[m]->put(examples, parts_of(x, model.slots_across(chain, boundary)));
     }
     done += static_cast<int64_t>(examples.size());
     stop_if_interrupted();

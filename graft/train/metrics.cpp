@@ -71,15 +71,12 @@ bool names_entities(const std::vector<std::string>& names) {
 
 double token_metric(const std::string& name, const Predictions& p, const std::vector<int64_t>& examples) {
   if (name == "entity_f1") {
-    double hits = 0, predicted = 0, target = 0;
+    std::vector<std::vector<std::string>> predicted, target;
     for (const auto i : examples) {
-      const auto a = entities(tags(p.token_predicted[i], p.label_names)),
-                 b = entities(tags(p.token_target[i], p.label_names));
-      for (const auto& e : a) hits += b.contains(e);
-      predicted += a.size();
-      target += b.size();
+      predicted.push_back(tags(p.token_predicted[i], p.label_names));
+      target.push_back(tags(p.token_target[i], p.label_names));
     }
-    return f1(hits, predicted, target);
+    return entity_f1(predicted, target);
   }
   std::vector<int64_t> predicted, target;
   for (const auto i : examples) {
