@@ -3,16 +3,21 @@
 #include <algorithm>
 
 #include "graft/core/error.h"
+#include "graft/models/timm.h"
 
 namespace graft::models {
 
 const std::vector<Architecture>& architectures() {
-  static const std::vector<Architecture> kTable{bert(), roberta()};
+  static const std::vector<Architecture> kTable{bert(), roberta(), resnet(), vit()};
   return kTable;
 }
 
 const Architecture& find_architecture(const Json& config) {
-  const auto type = config.value("model_type", std::string());
+  const auto type = is_timm(config) ? timm_family(config["architecture"]) : config.value("model_type", std::string());
+  GRAFT_CHECK(model, !is_timm(config) || !type.empty(),
+              "config.json: timm's `{}` is not an architecture that graft runs; known are vit_*, resnet*, resnext* and "
+              "efficientnet_b*.",
+              config["architecture"].get<std::string>());
   std::vector<std::string> known;
   for (const auto& row : architectures()) {
     if (row.model_type == type) return row;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "graft/io/tensor_view.h"
 #include "graft/models/model.h"
 
 namespace graft::models {
@@ -29,16 +30,20 @@ struct Architecture {
   /// "BertForSequenceClassification": what transformers builds for the task.
   std::string (*class_name)(const Task& task);
   std::vector<KeyRule> rules;                             // tried on every key that no parameter has
-  std::vector<std::pair<std::string, std::string>> tied;  // (alias in some files, the parameter that it equals)
+  std::vector<std::pair<std::string, std::string>> tied = {};  // (alias in some files, the parameter that it equals)
+  /// Adds to the configuration what only the shapes of the tensors tell (timm and torchvision leave widths out).
+  Json (*describe)(Json config, const io::TensorMap& tensors) = nullptr;
 };
 
 const std::vector<Architecture>& architectures();
 
-/// By `model_type` of config.json, else by `architectures` in it ("BertModel").
+/// By `model_type` of config.json, by timm's `architecture`, else by `architectures` in it ("BertModel").
 /// Throws Kind::model listing the known families when neither is known.
 const Architecture& find_architecture(const Json& config);
 
 Architecture bert();
 Architecture roberta();
+Architecture resnet();
+Architecture vit();
 
 }  // namespace graft::models

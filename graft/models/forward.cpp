@@ -58,6 +58,41 @@ Unpadded unpad(Model& model, const Named& inputs) {
   return result;
 }
 
+/// A batch of images: pixel_values, or x as timm and torchvision call it.
+Activations images(const Named& inputs) {
+  const auto found = inputs.contains("pixel_values") ? inputs.find("pixel_values") : inputs.find("x");
+  GRAFT_CHECK(data, found != inputs.end(),
+              "pixel_values is missing among the inputs; give it as float32 [B, channels, height, width].");
+  const auto& pixels = found->second;
+  GRAFT_CHECK(data, pixels.dim() == 4 && pixels.size(0) > 0 && pixels.is_floating_point(),
+              "{}: has the shape {}, expected float32 [B, channels, height, width].", found->first,
+              io::shape_text(pixels.sizes().vec()));
+  Activations batch;
+  const std::vector<int64_t> lengths(pixels.size(0), 1);
+  batch.kept["pixel_values"] = {pixels, lengths};
+  if (inputs.contains("noise")) batch.kept["noise"] = {inputs.at("noise"), lengths};
+  return batch;
+}
+
+/// (N, C) of B images -> (B, T, C); maps as they are.
+Tensor by_image(const Rows& rows) {
+  const auto B = static_cast<int64_t>(rows.lengths.size());
+  return rows.values.dim() == 2 ? rows.values.view({B, rows.values.size(0) / B, -1}) : rows.values;
+}
+
+/// Runs the chain block by block; the states between are outputs too, as the reference names them.
+Activations through_blocks(Model& model, Activations x, std::map<std::string, Tensor>& states) {
+  const auto& chain = model.chains.front();
+  for (size_t i = 0; i < chain.blocks.size(); ++i) {
+    x = model.forward(chain.name, i, i + 1, std::move(x), {});
+    if (chain.blocks[i].name != "norm") states["hidden_states." + std::to_string(i)] = by_image(x.hidden).detach();
+  }
+  states["forward_features"] = by_image(x.hidden).detach();
+  const auto index = resolve(model.head->reads(), x.hidden.lengths, model.device());
+  if (index.index.defined()) x.hidden = {x.hidden.values.index_select(0, index.index), index.lengths};
+  return x;
+}
+
 }  // namespace
 
 Computed compute(const Source& source, const Named& inputs, bool with_gradients) {
@@ -69,22 +104,31 @@ Computed compute(const Source& source, const Named& inputs, bool with_gradients)
   model.eval();
   const torch::AutoGradMode mode(with_gradients);
 
-  const auto B = inputs.contains("input_ids") ? inputs.at("input_ids").size(0) : 0;
-  auto entered = unpad(model, inputs);
-  const auto T = inputs.at("input_ids").size(1);
   const auto& chain = model.chains.front();
-  std::map<std::string, Activations> ends;
-  ends[chain.name] = model.forward(chain.name, 0, chain.blocks.size(), std::move(entered.batch), model.head->reads());
-  const bool per_token = model.head->reads().where == Reads::Where::all;
-
+  const bool of_images = chain.name == "image";
   Computed computed{.fresh = loaded.report.fresh};
+  std::map<std::string, Activations> ends;
+  int64_t B = 0, T = 0;
+  Tensor places;
+  if (of_images) {
+    ends[chain.name] = through_blocks(model, images(inputs), computed.outputs);
+  } else {
+    auto entered = unpad(model, inputs);
+    B = inputs.at("input_ids").size(0), T = inputs.at("input_ids").size(1);
+    places = entered.places;
+    ends[chain.name] =
+        model.forward(chain.name, 0, chain.blocks.size(), std::move(entered.batch), model.head->reads());
+  }
+  const bool per_token = !of_images && model.head->reads().where == Reads::Where::all;
+
   Tensor objective;
   for (const auto& [name, value] : model.head->forward(ends)) {
     auto output = value;
+    if (of_images && name == "last_hidden_state") output = by_image({value, ends.begin()->second.hidden.lengths});
     if (per_token && name != "pooler_output") {
       auto shape = value.sizes().vec();
       shape[0] = B * T;
-      output = torch::zeros(shape, value.options()).index_copy(0, entered.places, value);
+      output = torch::zeros(shape, value.options()).index_copy(0, places, value);
       shape[0] = T;
       shape.insert(shape.begin(), B);
       output = output.view(shape);

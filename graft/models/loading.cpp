@@ -189,6 +189,7 @@ LoadReport load_weights(Model& model, const Architecture& architecture, const io
   std::vector<std::string> missing;
   for (const auto& item : loader.targets) {
     if (loader.report.key_in_file.contains(item.key())) continue;
+    if (item.key().ends_with(".num_batches_tracked")) continue;  // a counter that older files do not have
     if (fresh_head && loader.is_head(item.key())) loader.report.fresh.push_back(item.key());
     else missing.push_back(described(item.key(), item.value().sizes()));
   }

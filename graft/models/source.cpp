@@ -3,16 +3,36 @@
 #include "graft/core/error.h"
 
 namespace graft::models {
+namespace {
+
+/// A configuration for weights that come without one, told by their names; empty when they are not known.
+Json config_of_bare(const io::TensorMap& tensors) {
+  for (const auto* prefix : {"", "module."})  // torchvision, and training scripts of its kind
+    if (tensors.contains(std::string(prefix) + "layer1.0.conv1.weight"))
+      return {{"model_type", "resnet"}, {"layout", "torchvision"}};
+  return Json::object();
+}
+
+}  // namespace
+
 
 Source Source::open(const std::filesystem::path& folder) {
   GRAFT_CHECK(model, std::filesystem::exists(folder),
               "{}: there is no such model folder. Give the folder that holds config.json and the weights.",
               folder.string());
-  const auto config_path = folder / "config.json";
-  GRAFT_CHECK(model, std::filesystem::exists(config_path),
-              "{}: has no config.json. Give the folder of a model as transformers saves it.", folder.string());
+  // What transformers and timm write, else what graft writes for an ecosystem without configurations.
+  const auto config_path = folder / (std::filesystem::exists(folder / "config.json") ? "config.json" : "graft.json");
   Source source;
   source.folder = folder;
+  if (!std::filesystem::exists(config_path)) {
+    source.checkpoint = io::read_checkpoint(folder);
+    source.config = config_of_bare(source.checkpoint.tensors);
+    GRAFT_CHECK(model, !source.config.empty(),
+                "{}: has no config.json. Give the folder of a model as transformers saves it.", folder.string());
+    source.architecture = &find_architecture(source.config);
+    source.config = source.architecture->describe(source.config, source.checkpoint.tensors);
+    return source;
+  }
   try {
     source.config = Json::parse(io::read_file(config_path));
   } catch (const Json::parse_error& e) {
@@ -22,6 +42,8 @@ Source Source::open(const std::filesystem::path& folder) {
               config_path.string());
   source.architecture = &find_architecture(source.config);
   source.checkpoint = io::read_checkpoint(folder);
+  if (source.architecture->describe)
+    source.config = source.architecture->describe(source.config, source.checkpoint.tensors);
   return source;
 }
 
@@ -63,6 +85,12 @@ std::shared_ptr<Model> random_copy(const Source& source, const Task& task, uint6
 
 Task task_of(const Json& config, const Architecture& architecture) {
   const auto names = config.value("architectures", std::vector<std::string>{});
+  if (names.empty() && config.contains("num_classes") && config["num_classes"].is_number_integer()) {  // timm, bare
+    const auto classes = config["num_classes"].get<int64_t>();
+    if (classes <= 0) return {"features"};
+    const auto problem = config.value("problem_type", std::string());
+    return {problem == "multi_label_classification" ? "multilabel" : problem == "regression" ? "regression" : "classification", classes};
+  }
   const auto labels = config.contains("id2label") ? static_cast<int64_t>(config["id2label"].size()) : 2;
   for (const auto& name : names) {
     if (name == architecture.class_name({"features"})) return {"features"};
@@ -82,6 +110,8 @@ Task task_of(const Json& config, const Architecture& architecture) {
 
 std::vector<std::string> label_names(const Json& config) {
   std::vector<std::string> names;
+  if (config.contains("label_names") && config["label_names"].is_array())  // timm
+    return config["label_names"].get<std::vector<std::string>>();
   if (!config.contains("id2label") || !config["id2label"].is_object()) return names;
   names.resize(config["id2label"].size());
   for (const auto& item : config["id2label"].items()) {

@@ -2,12 +2,22 @@
 
 #include "graft/core/error.h"
 #include "graft/io/safetensors.h"
+#include "graft/models/timm.h"
 
 namespace graft::run {
 namespace {
 
 Json config_of(const models::Source& source, const models::Task& task, const std::vector<std::string>& label_names) {
   auto config = source.config;
+  // timm and bare checkpoints: what was read from shapes is left out, the labels are named as there.
+  if (models::is_timm(config) || config.contains("layout")) {
+    config.erase(source.architecture->model_type);
+    config = models::timm_config_with_labels(config, task.kind == "features" ? 0 : task.num_labels, label_names);
+    if (task.kind == "multilabel") config["problem_type"] = "multi_label_classification";
+    else if (task.kind == "regression") config["problem_type"] = "regression";
+    else config.erase("problem_type");
+    return config;
+  }
   config["architectures"] = {source.architecture->class_name(task)};
   config["model_type"] = source.architecture->model_type;
   for (const auto* key : {"dtype", "torch_dtype"}) config.erase(key);
@@ -66,7 +76,7 @@ std::string export_model(const std::filesystem::path& folder, const models::Sour
   for (const auto& items : {model.parameters_by_key(), model.buffers_by_key()})
     for (const auto& item : items) tensors[item.key()] = item.value();
   const auto hash = io::write_safetensors(making / "model.safetensors", models::to_views(tensors));
-  io::write_file(making / "config.json", config_of(source, task, label_names).dump(2) + "\n");
+  io::write_file(making / (source.config.contains("layout") ? "graft.json" : "config.json"), config_of(source, task, label_names).dump(2) + "\n");
   for (const auto& [name, content] : tokenizer.export_files(max_length)) io::write_file(making / name, content);
   io::write_file(making / "README.md", card_text(card, label_names));
   io::remove_all(folder);

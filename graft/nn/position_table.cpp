@@ -1,0 +1,25 @@
+#include "graft/nn/position_table.h"
+
+#include <cmath>
+
+#include "graft/core/error.h"
+
+namespace graft::nn {
+
+torch::Tensor resized_positions(const torch::Tensor& table, int64_t prefix, int64_t height, int64_t width,
+                                PositionRule rule) {
+  const auto rows = table.size(1) - prefix, C = table.size(2);
+  const auto side = static_cast<int64_t>(std::llround(std::sqrt(static_cast<double>(rows))));
+  if (rows == height * width && (height == width || side * side != rows)) return table[0];
+  GRAFT_CHECK(model, side * side == rows,
+              "the position table has {} rows of patches, which is no square grid; give images of {} patches.", rows,
+              rows);
+  const auto grid = table.narrow(1, prefix, rows).view({1, side, side, C}).permute({0, 3, 1, 2});
+  const std::vector<int64_t> size{height, width};
+  const auto resized = rule == PositionRule::bicubic ? at::upsample_bicubic2d(grid, size, false)
+                                                     : at::_upsample_bicubic2d_aa(grid, size, false);
+  const auto patches = resized.permute({0, 2, 3, 1}).reshape({height * width, C});
+  return torch::cat({table[0].narrow(0, 0, prefix), patches});
+}
+
+}  // namespace graft::nn
