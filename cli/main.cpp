@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <iostream>
 
+#include "cli/cache.h"
 #include "graft/core/error.h"
 #include "graft/io/fields.h"
 #include "graft/io/file.h"
@@ -121,6 +122,8 @@ int launch(int argc, char** argv) {
   check.add_option("--tolerance", a.tolerance, "of the largest value of a tensor");
   auto& tokenize = *app.add_subcommand("tokenize", "JSON lines with `text` in, JSON lines with `ids` out");
   tokenize.add_option("--model", a.model, "model folder")->required();
+  graft::cli::CacheArguments cached;
+  auto& cache = graft::cli::add_cache_command(app, cached);
   auto& recipe = *app.add_subcommand("recipe", "every key of a recipe with its default and its meaning");
 
   try {
@@ -134,6 +137,7 @@ int launch(int argc, char** argv) {
     fmt::print("{}", graft::run::recipe_reference());
     return 0;
   }
+  if (cache.parsed()) return graft::cli::cache_command(cache, cached, a.json);
   Json request{{"command", app.get_subcommands().front()->get_name()}, {"json", a.json}, {"quiet", a.quiet}};
   if (run.parsed() || adapt.parsed() || finetune.parsed()) {
     const auto purpose = adapt.parsed()      ? graft::run::Purpose::adapt

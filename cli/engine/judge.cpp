@@ -33,9 +33,7 @@ struct Judge {
     GRAFT_CHECK(model, loaded.report.fresh.empty(),
                 "{}: has no weights for {}; give the model/ folder of a finished run.", folder,
                 listed(loaded.report.fresh));
-    std::set<std::string> all{"head"};
-    for (const auto& group : loaded.model->groups) all.insert(group.name);
-    loaded.model->unfreeze_only(all);
+    loaded.model->unfreeze_only(loaded.model->all_groups());
     loaded.model->eval();
     max_length = run::length_limit(wanted_length, tokenizer, *loaded.model);
   }

@@ -71,9 +71,7 @@ std::unique_ptr<train::Phase> Adaptation::phase() const {
   train::PhasePlan plan;
   plan.stage = "adapt";
   plan.name = head_alone_ ? "masked_lm head" : "masked_lm";
-  plan.trainable = {"head"};
-  if (!head_alone_)
-    for (const auto& group : model_.groups) plan.trainable.insert(group.name);
+  plan.trainable = head_alone_ ? std::set<std::string>{"head"} : model_.all_groups();
   for (const auto& group : plan.trainable)
     plan.learning_rates[group] = head_alone_ ? options_.head_learning_rate : options_.learning_rate;
   plan.weight_decay = training_.weight_decay;

@@ -169,6 +169,9 @@ struct Schedule::Machine {
     for (size_t i = 0; i < boundaries.size(); ++i)
       if (captured.stores[i]) feed.use(chain, boundaries[i], *captured.stores[i]);
     for (const auto& note : captured.notes) hooks.progress->line("note: " + note);
+    if (captured.rounding > 0)
+      hooks.progress->line(fmt::format("stored as {}: off by at most {:.1e} of the largest value", s.store.precision,
+                                       captured.rounding));
     if (captured.seconds > 0)
       hooks.progress->line(fmt::format("frozen blocks computed once for {} {} examples: {:.1f} s", inputs.size(), split,
                                        captured.seconds));

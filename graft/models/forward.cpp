@@ -63,9 +63,7 @@ Unpadded unpad(Model& model, const Named& inputs) {
 Computed compute(const Source& source, const Named& inputs, bool with_gradients) {
   const auto loaded = load(source, task_of(source.config, *source.architecture), 0);
   auto& model = *loaded.model;
-  std::set<std::string> all{"head"};
-  for (const auto& group : model.groups) all.insert(group.name);
-  if (with_gradients) model.unfreeze_only(all);
+  if (with_gradients) model.unfreeze_only(model.all_groups());
   model.eval();
   const torch::AutoGradMode mode(with_gradients);
 

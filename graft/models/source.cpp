@@ -32,10 +32,21 @@ std::string Source::description(const Model& model) const {
                      model.chains.front().blocks.size(), static_cast<double>(count) / 1e6);
 }
 
+namespace {
+
+std::shared_ptr<Model> create(const Source& source, const Task& task) {
+  auto model = source.architecture->create(source.config, task);
+  model->name = source.folder.filename().string();
+  model->configuration = source.config.dump();
+  return model;
+}
+
+}  // namespace
+
 Loaded load(const Source& source, const Task& task, uint64_t seed, bool keep_head) {
   torch::manual_seed(seed);
   Loaded loaded;
-  loaded.model = source.architecture->create(source.config, task);
+  loaded.model = create(source, task);
   auto tensors = source.checkpoint.tensors;
   if (!keep_head) {
     std::map<std::string, Tensor> fresh;
@@ -58,7 +69,9 @@ Loaded load(const Source& source, const Task& task, uint64_t seed, bool keep_hea
 
 std::shared_ptr<Model> random_copy(const Source& source, const Task& task, uint64_t seed) {
   torch::manual_seed(seed);
-  return source.architecture->create(source.config, task);
+  auto copy = create(source, task);
+  copy->name += ", random weights";
+  return copy;
 }
 
 Task task_of(const Json& config, const Architecture& architecture) {

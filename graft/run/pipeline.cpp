@@ -207,9 +207,7 @@ struct Runner {
     const bool words = dataset.task == "tokens";
     const auto inputs = tokenized(tokenizer, model, dataset.test, max_length, words);
     const features::Feed feed(model, inputs);
-    std::set<std::string> all{"head"};
-    for (const auto& group : model.groups) all.insert(group.name);
-    model.unfreeze_only(all);  // nothing is stored for the test split
+    model.unfreeze_only(model.all_groups());  // nothing is stored for the test split
     const train::Supervised stream(model, feed, dataset.task, dataset.label_names, dataset.test,
                                    words ? &inputs.first_tokens() : nullptr);
     results["test"] = train::all_metrics(

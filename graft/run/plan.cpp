@@ -125,8 +125,7 @@ Json plan_recipe(const Recipe& recipe, Purpose purpose, report::Progress& progre
         std::max(0.0, training() - prefix), 0);
     disk += static_cast<uint64_t>(stored(blocks - unit));
   }
-  for (const auto& group : model.groups) trainable.insert(group.name);
-  model.unfreeze_only(trainable);
+  model.unfreeze_only(model.all_groups());
   if (f.full.when != "never") add("full", f.full.epochs, f.full.when == "always" ? 1 : 0, training(), 0);
   const auto parameters = trainable_parameters(model);
   return {{"source", source.description(model)},

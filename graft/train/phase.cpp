@@ -87,7 +87,8 @@ void Phase::train_step(const std::vector<int64_t>& batch, double position) {
     Tensor loss;
     {
       const Autocast autocast(model_.device(), options_.precision == "bfloat16");
-      const auto outputs = forward_behind(model_, train_.enter(examples, epoch), train_.reads(examples, epoch));
+      const auto outputs = forward_behind(model_, train_.enter(examples, epoch), train_.reads(examples, epoch),
+                                          options_.activation_checkpointing);
       loss = train_.loss_sum(outputs, examples, epoch) / total;
       for (const auto& term : terms_)  // shares of the parts add up to 1
         loss = loss + term->value({model_, examples, outputs, epoch}) * (train_.weight(examples, epoch) / total);

@@ -37,9 +37,10 @@ struct Stream {
   virtual void collect(const Outputs& outputs, const std::vector<int64_t>& examples, Predictions& into) const = 0;
 };
 
-/// From the boundaries to the head's outputs.
+/// From the boundaries to the head's outputs. `checkpointed`: of each block only what enters it is kept for the backward
+/// pass, and the block is computed again then.
 Outputs forward_behind(models::Model& model, std::map<std::string, Activations> entering,
-                       const std::optional<Reads>& reads);
+                       const std::optional<Reads>& reads, bool checkpointed = false);
 
 /// Evaluation mode, no gradient, batches of at most `batch_rows` rows, memory constant in the number of examples but for
 /// the predictions. `bf16`: under autocast.

@@ -95,11 +95,7 @@ std::vector<std::string> case_names() {
   return names;
 }
 
-std::set<std::string> all_groups(const Model& model) {
-  std::set<std::string> names{"head"};
-  for (const auto& group : model.groups) names.insert(group.name);
-  return names;
-}
+std::set<std::string> all_groups(const Model& model) { return model.all_groups(); }
 
 std::vector<std::set<std::string>> trainable_sets(const Model& model) {
   std::vector<std::set<std::string>> sets{{"head"}, all_groups(model), {model.groups.front().name, "head"}};
