@@ -38,13 +38,14 @@ def main():
             wait_for_quiet(options.allow_busy)
             ran = run([GRAFT, "run", "--source", options.model, "--data", data, "--out", fresh(folder), "--json", "--quiet",
                        *settings({**RECIPE, "train.threads": threads()})])
-            return {"seconds": ran.seconds, "peak_bytes": ran.peak_bytes,
+            first = events(folder, "first_capture", "sessions.jsonl")[0]["seconds_since_start"]
+            return {"seconds": ran.seconds, "first_capture_seconds": first, "peak_bytes": ran.peak_bytes,
                     "phases": {event["phase"]: event["seconds"] for event in events(folder, "phase_end")}}
         results.part(str(times), measured)
-    print(f"{'rows':>8}{'head s':>9}{'unfreeze s':>12}{'all s':>8}{'peak MB':>9}")
+    print(f"{'rows':>8}{'head s':>9}{'unfreeze s':>12}{'all s':>8}{'peak MB':>9}{'first capture s':>17}")
     for times, part in results.json["parts"].items():
         print(f"{options.rows * int(times):8}{part['phases']['head']:9.1f}{part['phases']['unfreeze 1']:12.1f}{part['seconds']:8.1f}"
-              f"{part['peak_bytes'] / 1e6:9.0f}")
+              f"{part['peak_bytes'] / 1e6:9.0f}{part['first_capture_seconds']:17.2f}")
     say(f"written to {results.path}")
 
 

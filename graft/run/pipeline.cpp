@@ -6,6 +6,7 @@
 #include "graft/core/error.h"
 #include "graft/core/hash.h"
 #include "graft/core/interrupt.h"
+#include "graft/core/process.h"
 #include "graft/core/random.h"
 #include "graft/core/threads.h"
 #include "graft/finetune/schedule.h"
@@ -182,9 +183,8 @@ struct Runner {
     finetune::Hooks hooks;
     hooks.journal = [&](const std::string& event, Json fields) { journal.write(event, std::move(fields)); };
     hooks.save = [&](const Json& state, const Tensors& tensors, bool must) { save("finetune", state, tensors, must); };
-    hooks.first_step = [&] {
-      sessions.write("first_step",
-                     {{"seconds_since_start", std::chrono::duration<double>(Clock::now() - began).count()}});
+    hooks.reached = [&](const std::string& event) {
+      sessions.write(event, {{"seconds_since_start", process_seconds()}});
     };
     hooks.progress = &progress;
     finetune::Schedule schedule(std::move(setting), hooks);
@@ -261,7 +261,7 @@ struct Runner {
   fs::path folder;
   report::Journal journal, sessions;
   io::CommittedFolders checkpoints;
-  Clock::time_point began = Clock::now(), last_saved = Clock::now();
+  Clock::time_point last_saved = Clock::now();
   uint64_t checkpoint = 0;
   Json results = Json::object(), identity = Json::object(), saved_identity, saved_state;
   std::string saved_stage;
