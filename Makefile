@@ -22,7 +22,7 @@ help:
 	@echo 'make lint        format, clang-tidy on what changed, include arrows, rustfmt'
 	@echo 'make asan        the tests that need no libtorch, under the address and undefined-behaviour sanitizers'
 	@echo 'make fresh       make test and make demo on a new Debian 12, as root and as a user'
-	@echo 'make interop     what graft saves, loaded by transformers: the same probabilities'
+	@echo 'make interop     saved models in transformers, and one cache with huggingface_hub'
 	@echo 'make bench-text  graft beside transformers on one schedule (DATA=folder of JSONL files)'
 	@echo 'make clean       removes the build folders; downloads stay'
 

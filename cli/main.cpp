@@ -7,7 +7,9 @@
 #include <iostream>
 
 #include "cli/cache.h"
+#include "cli/commands.h"
 #include "graft/core/error.h"
+#include "graft/core/interrupt.h"
 #include "graft/io/fields.h"
 #include "graft/io/file.h"
 #include "graft/io/toml.h"
@@ -29,7 +31,7 @@ struct Arguments {
 
 void add_run_options(CLI::App& command, Arguments& a) {
   command.add_option("recipe", a.recipe, "recipe in TOML; without one, give --data, --source and --out");
-  command.add_option("--source", a.source, "folder of the pretrained model");
+  command.add_option("--source", a.source, "the pretrained model: its folder, or ORG/NAME on the hub");
   command.add_option("--data", a.data, "labelled data: a folder of train, validation, test, or one file");
   command.add_option("--corpus", a.corpus, "unlabelled text for domain-adaptive pre-training");
   command.add_option("--out", a.out, "folder for the run");
@@ -126,6 +128,28 @@ int launch(int argc, char** argv) {
   auto& cache = graft::cli::add_cache_command(app, cached);
   auto& recipe = *app.add_subcommand("recipe", "every key of a recipe with its default and its meaning");
 
+  graft::cli::PullArguments wish;
+  auto& pull = *app.add_subcommand("pull", "downloads a source into the cache; goes on where it was stopped");
+  pull.add_option("id", wish.id, "ORG/NAME of the hub, or of the list that `graft sources` prints")->required();
+  pull.add_option("--revision", wish.revision, "branch, tag or commit");
+  pull.add_option("--file", wish.files, "also this file, or files by a pattern such as '*.pt' (repeatable)");
+  pull.add_flag("--quiet", wish.quiet, "no progress on standard error");
+
+  graft::cli::SourcesArguments wishes;
+  auto& sources = *app.add_subcommand(
+      "sources",
+      "the pretrained models to start from, with sizes and licences.\nRows of your own go into graft/sources.toml in "
+      "the "
+      "configuration folder, or sources.toml beside a recipe (--recipe),\nas [[source]] tables like those of "
+      "graft/select/catalogue.toml.");
+  sources.add_option("id", wishes.id, "a model or a system: everything that is known of it, and how it is known");
+  sources.add_option("--modality", wishes.modality, "image, text or multimodal");
+  sources.add_option("--domain", wishes.domain, "medical, satellite, ...; general models stay in the list");
+  sources.add_option("--max-size", wishes.max_size, "largest download: 500MB, 2GB");
+  sources.add_option("--licence,--license", wishes.licence, "a part of the licence's name: mit, apache");
+  sources.add_option("--data", wishes.data, "finds modality and domain from these data, and says why");
+  sources.add_option("--recipe", wishes.recipe, "also the sources.toml beside this recipe");
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
@@ -138,6 +162,14 @@ int launch(int argc, char** argv) {
     return 0;
   }
   if (cache.parsed()) return graft::cli::cache_command(cache, cached, a.json);
+  if (sources.parsed()) {
+    wishes.json = a.json;
+    return graft::cli::sources_command(wishes);
+  }
+  if (pull.parsed()) {
+    wish.json = a.json;
+    return graft::cli::pull_command(wish);
+  }
   Json request{{"command", app.get_subcommands().front()->get_name()}, {"json", a.json}, {"quiet", a.quiet}};
   if (run.parsed() || adapt.parsed() || finetune.parsed()) {
     const auto purpose = adapt.parsed()      ? graft::run::Purpose::adapt
@@ -170,6 +202,9 @@ int launch(int argc, char** argv) {
 int main(int argc, char** argv) {
   try {
     return launch(argc, argv);
+  } catch (const graft::Interrupted& e) {
+    fmt::print(stderr, "\ninterrupted; what arrived is kept, and the same command goes on from there.\n");
+    return 128 + e.signal;
   } catch (const graft::Error& e) {
     fmt::print(stderr, "graft: {}\n", e.what());
     return static_cast<int>(e.kind);

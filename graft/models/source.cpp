@@ -13,6 +13,7 @@ Source Source::open(const std::filesystem::path& folder) {
               "{}: has no config.json. Give the folder of a model as transformers saves it.", folder.string());
   Source source;
   source.folder = folder;
+  source.name = folder.filename().string();
   try {
     source.config = Json::parse(io::read_file(config_path));
   } catch (const Json::parse_error& e) {
@@ -28,7 +29,7 @@ Source Source::open(const std::filesystem::path& folder) {
 std::string Source::description(const Model& model) const {
   int64_t count = 0;
   for (const auto& item : model.parameters_by_key()) count += item.value().numel();
-  return fmt::format("{} ({}, {} blocks, {:.1f} M parameters)", folder.filename().string(), architecture->model_type,
+  return fmt::format("{} ({}, {} blocks, {:.1f} M parameters)", name, architecture->model_type,
                      model.chains.front().blocks.size(), static_cast<double>(count) / 1e6);
 }
 

@@ -7,6 +7,7 @@ namespace graft::models {
 
 struct Source {
   std::filesystem::path folder;
+  std::string name;  // for people: the folder's, or the one on the hub
   Json config;
   const Architecture* architecture = nullptr;
   io::Checkpoint checkpoint;

@@ -14,6 +14,7 @@
 #include "graft/io/safetensors.h"
 #include "graft/report/journal.h"
 #include "graft/run/export.h"
+#include "graft/run/find_source.h"
 #include "graft/run/text_task.h"
 
 namespace graft::run {
@@ -26,8 +27,9 @@ using models::Tensor;
 using Tensors = std::map<std::string, Tensor>;
 
 struct Runner {
-  Runner(const Recipe& recipe, Purpose purpose, report::Progress& progress)
+  Runner(const Recipe& recipe, const FoundSource& origin, Purpose purpose, report::Progress& progress)
       : recipe(recipe),
+        origin(origin),
         purpose(purpose),
         progress(progress),
         folder(recipe.output),
@@ -96,10 +98,16 @@ struct Runner {
 
   fs::path adapted_folder() const { return folder / "adapted"; }
 
+  Source open_source() const {
+    auto source = Source::open(origin.folder);
+    source.name = origin.name;
+    return source;
+  }
+
   /// Stage `adapt`: leaves a complete model folder, which is the source of what follows.
   void adapt() {
     if (recipe.adapt.corpus.empty() || (!saved_stage.empty() && saved_stage != "adapt")) return;
-    const auto source = Source::open(recipe.source);
+    const auto source = open_source();
     const auto tokenizer = data::Tokenizer::load(source.folder);
     check_tokenizer(tokenizer, source);
     const auto loaded = models::load(source, {"masked_lm"}, seed_of(recipe.seed, {"adapt", "head"}));
@@ -107,7 +115,7 @@ struct Runner {
     if (saved_stage.empty()) {
       journal.write(
           "start",
-          {{"source", source.folder.filename().string()}, {"source_hash", identity["source"]}, {"seed", recipe.seed}});
+          {{"source", source.name}, {"source_hash", identity["source"]}, {"seed", recipe.seed}});
       if (!loaded.report.fresh.empty())
         progress.line("the source has no masked-language head; it gets a fresh one, which first learns alone: " +
                       listed(loaded.report.fresh, 3));
@@ -125,7 +133,7 @@ struct Runner {
     results["adapt"] = stage.result();
     const auto target = purpose == Purpose::adapt ? folder / "model" : adapted_folder();
     export_model(target, source, *loaded.model, {"masked_lm"}, {}, tokenizer, max_length,
-                 {source.folder.filename().string(),
+                 {source.name,
                   "masked_lm",
                   {{"held_out",
                     {{"perplexity before", stage.result()["before"]["perplexity"]},
@@ -136,7 +144,7 @@ struct Runner {
   void finetune() {
     if (saved_stage == "done") return;
     const bool adapted = !recipe.adapt.corpus.empty() && purpose != Purpose::finetune;
-    const auto source = Source::open(adapted ? adapted_folder() : fs::path(recipe.source));
+    const auto source = adapted ? Source::open(adapted_folder()) : open_source();
     const auto tokenizer = data::Tokenizer::load(source.folder);
     check_tokenizer(tokenizer, source);
     const auto dataset = data::read_dataset(recipe.data, recipe.seed);
@@ -157,7 +165,7 @@ struct Runner {
                              {"source", source.description(model)},
                              {"fresh", loaded.report.fresh}});
       progress.title(source.description(model) +
-                     (adapted ? ", adapted from " + fs::path(recipe.source).filename().string() : ""));
+                     (adapted ? ", adapted from " + origin.name : ""));
       progress.line(data::summary_text(summary));
     }
     const auto train_inputs = tokenized(tokenizer, model, dataset.train, max_length, words);
@@ -197,7 +205,7 @@ struct Runner {
     if (results.contains("test")) card["test"] = results["test"];
     results["model_sha256"] =
         export_model(folder / "model", source, model, task, dataset.label_names, tokenizer, max_length,
-                     {fs::path(recipe.source).filename().string(), dataset.task, card});
+                     {origin.name, dataset.task, card});
     if (recipe.features.folder.empty()) io::remove_all(folder / "features");
   }
 
@@ -230,7 +238,7 @@ struct Runner {
                 folder.string());
     start();
     identity["threads"] = at::get_num_threads();
-    identity["source"] = io::checkpoint_hash(io::read_checkpoint(recipe.source));
+    identity["source"] = io::checkpoint_hash(io::read_checkpoint(origin.folder));
     if (resume) load_checkpoint();
     check_identity();
     if (saved_stage == "done") {
@@ -256,6 +264,7 @@ struct Runner {
   }
 
   const Recipe& recipe;
+  const FoundSource& origin;
   Purpose purpose;
   report::Progress& progress;
   fs::path folder;
@@ -271,7 +280,10 @@ struct Runner {
 }  // namespace
 
 Json run_recipe(const Recipe& recipe, Purpose purpose, bool resume, report::Progress& progress) {
-  return Runner(recipe, purpose, progress).run(resume);
+  const auto origin = find_source(recipe.source, progress);
+  auto pinned = recipe;  // the recipe in the run's folder names the commit
+  pinned.source = origin.pinned;
+  return Runner(pinned, origin, purpose, progress).run(resume);
 }
 
 }  // namespace graft::run

@@ -6,6 +6,7 @@
 #include "graft/core/random.h"
 #include "graft/core/threads.h"
 #include "graft/features/feed.h"
+#include "graft/run/find_source.h"
 #include "graft/run/pipeline.h"
 #include "graft/run/text_task.h"
 #include "graft/train/batches.h"
@@ -63,11 +64,13 @@ uint64_t peak_memory() {
 
 Json plan_recipe(const Recipe& recipe, Purpose purpose, report::Progress& progress) {
   at::set_num_threads(static_cast<int>(recipe.train.threads > 0 ? recipe.train.threads : available_cores()));
-  const auto source = models::Source::open(recipe.source);
+  const auto origin = find_source(recipe.source, progress);
+  auto source = models::Source::open(origin.folder);
+  source.name = origin.name;
   const auto tokenizer = data::Tokenizer::load(source.folder);
   check_tokenizer(tokenizer, source);
   if (purpose == Purpose::adapt)
-    return {{"source", source.folder.filename().string()},
+    return {{"source", source.name},
             {"phases", {{{"phase", "adapt"}, {"epochs", recipe.adapt.epochs}}}}};
   const auto dataset = data::read_dataset(recipe.data, recipe.seed);
   progress.line(data::summary_text(data::summary(dataset)));

@@ -147,7 +147,8 @@ Recipe read_recipe(Json json, const std::vector<std::string>& set, Purpose purpo
   for (const auto& assignment : set) apply(json, assignment, mistakes);
   Recipe recipe;
   io::read_value(json, recipe, "", mistakes);
-  if (recipe.source.empty()) mistakes.push_back("source: is missing; give the folder of a pretrained model");
+  if (recipe.source.empty())
+    mistakes.push_back("source: is missing; give the folder of a pretrained model, or ORG/NAME on the hub");
   if (recipe.output.empty()) mistakes.push_back("output: is missing; give the folder for the run");
   Checks checks(mistakes);
   check_train(recipe, checks);

@@ -22,7 +22,7 @@ struct Recipe {
 
   template <class Visitor>
   void visit(Visitor&& field) {
-    field("source", source, "folder of the pretrained model");
+    field("source", source, "the pretrained model: its folder, or ORG/NAME[@REVISION] on the hub");
     field("output", output, "the run's folder");
     field("seed", seed, "of everything random");
     field("max_length", max_length, "most tokens of a text; the rest is cut off");
