@@ -136,7 +136,7 @@ nn::RotaryOptions rotary_options(const Json& config, int64_t head_width, double 
           .value_or(value_of<int64_t>(config, "original_max_position_embeddings").value_or(max_positions));
   const auto factor = value_of<double>(section, "factor");
   const bool derives = o.type == "yarn" || o.type == "longrope";
-  GRAFT_CHECK(model, factor || derives || o.type == "default" || o.type == "proportional",
+  GRAFT_CHECK(model, factor || (o.type != "linear" && o.type != "dynamic" && o.type != "llama3"),
               "config.json: rope type {} wants a factor; give it in rope_scaling.", o.type);
   o.factor = factor.value_or(derives ? static_cast<double>(max_positions) / o.original_max_positions : 1.0);
   GRAFT_CHECK(model, o.factor > 0 && o.theta > 0 && o.original_max_positions > 0,
