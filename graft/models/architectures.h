@@ -30,6 +30,7 @@ struct Architecture {
   std::string (*class_name)(const Task& task);
   std::vector<KeyRule> rules;                             // tried on every key that no parameter has
   std::vector<std::pair<std::string, std::string>> tied;  // (alias in some files, the parameter that it equals)
+  std::string language_task = "masked_lm";                // what it was pretrained for: masked_lm, causal_lm
 };
 
 const std::vector<Architecture>& architectures();
@@ -39,6 +40,9 @@ const std::vector<Architecture>& architectures();
 const Architecture& find_architecture(const Json& config);
 
 Architecture bert();
+Architecture gpt_bigcode();
+Architecture llama();
 Architecture roberta();
+Architecture starcoder2();
 
 }  // namespace graft::models

@@ -43,7 +43,8 @@ Unpadded unpad(Model& model, const Named& inputs) {
   if (inputs.contains("position_ids")) positions = optional_like(inputs, "position_ids", ids, 0);
   for (const auto& [key, name, values] :
        {std::tuple{"word_embeddings", "input_ids", ids}, std::tuple{"token_type_embeddings", "token_type_ids", types},
-        std::tuple{"position_embeddings", "position_ids", positions}})
+        std::tuple{"position_embeddings", "position_ids", positions}, std::tuple{"embed_tokens", "input_ids", ids},
+        std::tuple{"wte", "input_ids", ids}, std::tuple{"wpe", "position_ids", positions}})
     for (const auto& item : model.parameters_by_key())
       if (item.key().ends_with(std::string(key) + ".weight")) check_range(name, values, item.value().size(0), key);
 

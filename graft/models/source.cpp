@@ -80,7 +80,7 @@ Task task_of(const Json& config, const Architecture& architecture) {
   const auto labels = config.contains("id2label") ? static_cast<int64_t>(config["id2label"].size()) : 2;
   for (const auto& name : names) {
     if (name == architecture.class_name({"features"})) return {"features"};
-    if (name == architecture.class_name({"masked_lm"})) return {"masked_lm"};
+    if (name == architecture.class_name({architecture.language_task})) return {architecture.language_task};
     if (name == architecture.class_name({"tokens", labels})) return {"tokens", labels};
     if (name == architecture.class_name({"classification", labels})) {
       const auto problem = config.contains("problem_type") && config["problem_type"].is_string()

@@ -110,31 +110,33 @@ struct Runner {
     const auto source = open_source();
     const auto tokenizer = data::Tokenizer::load(source.folder);
     check_tokenizer(tokenizer, source);
-    const auto loaded = models::load(source, {"masked_lm"}, seed_of(recipe.seed, {"adapt", "head"}));
+    const models::Task language{source.architecture->language_task};
+    const auto loaded = models::load(source, language, seed_of(recipe.seed, {"adapt", "head"}));
     const auto max_length = length_limit(recipe.adapt.max_length, tokenizer, *loaded.model);
     if (saved_stage.empty()) {
       journal.write(
           "start",
           {{"source", source.name}, {"source_hash", identity["source"]}, {"seed", recipe.seed}});
       if (!loaded.report.fresh.empty())
-        progress.line("the source has no masked-language head; it gets a fresh one, which first learns alone: " +
+        progress.line("the source has no language head; it gets a fresh one, which first learns alone: " +
                       listed(loaded.report.fresh, 3));
     }
-    const auto corpus = adapt::read_corpus(recipe.adapt, *loaded.model, tokenizer, max_length);
-    const adapt::MaskRules rules(tokenizer, source.config.at("vocab_size").get<int64_t>(), recipe.adapt);
+    const auto objective =
+        adapt::read_objective(language.kind, *loaded.model, tokenizer, source.config.at("vocab_size").get<int64_t>(),
+                              recipe.adapt, max_length, recipe.seed);
     adapt::Hooks hooks;
     hooks.journal = [&](const std::string& event, Json fields) { journal.write(event, std::move(fields)); };
     hooks.save = [&](const Json& state, const Tensors& tensors, bool must) { save("adapt", state, tensors, must); };
     hooks.progress = &progress;
-    adapt::Adaptation stage(*loaded.model, corpus, rules, recipe.adapt, recipe.train, recipe.seed,
+    adapt::Adaptation stage(*loaded.model, objective, recipe.adapt, recipe.train, recipe.seed,
                             !loaded.report.fresh.empty(), hooks);
     if (saved_stage == "adapt") stage.resume(saved_state, saved_tensors);
     stage.run();
     results["adapt"] = stage.result();
     const auto target = purpose == Purpose::adapt ? folder / "model" : adapted_folder();
-    export_model(target, source, *loaded.model, {"masked_lm"}, {}, tokenizer, max_length,
+    export_model(target, source, *loaded.model, language, {}, tokenizer, max_length,
                  {source.name,
-                  "masked_lm",
+                  language.kind,
                   {{"held_out",
                     {{"perplexity before", stage.result()["before"]["perplexity"]},
                      {"perplexity after", stage.result()["after"]["perplexity"]}}}}});
@@ -144,9 +146,10 @@ struct Runner {
   void finetune() {
     if (saved_stage == "done") return;
     const bool adapted = !recipe.adapt.corpus.empty() && purpose != Purpose::finetune;
-    const auto source = adapted ? Source::open(adapted_folder()) : open_source();
+    auto source = adapted ? Source::open(adapted_folder()) : open_source();
     const auto tokenizer = data::Tokenizer::load(source.folder);
     check_tokenizer(tokenizer, source);
+    settle_padding(tokenizer, source);
     const auto dataset = data::read_dataset(recipe.data, recipe.seed);
     const models::Task task{dataset.task,
                             dataset.task == "regression" ? 1 : static_cast<int64_t>(dataset.label_names.size())};

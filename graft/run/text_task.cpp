@@ -12,6 +12,17 @@ void check_tokenizer(const data::Tokenizer& tokenizer, const models::Source& sou
               source.folder.string(), tokenizer.vocab_size(), rows);
 }
 
+void settle_padding(const data::Tokenizer& tokenizer, models::Source& source) {
+  if (source.architecture->language_task != "causal_lm") return;
+  auto& pad = source.config["pad_token_id"];
+  if (pad.is_number_integer() && pad.get<int64_t>() >= 0) return;
+  for (const auto* role : {"pad_token", "eos_token"})
+    if (const auto id = tokenizer.special_id(role)) {
+      pad = *id;
+      return;
+    }
+}
+
 int64_t length_limit(int64_t wanted, const data::Tokenizer& tokenizer, const models::Model& model) {
   return std::min({wanted, tokenizer.model_max_length().value_or(wanted), model.max_tokens()});
 }

@@ -23,7 +23,20 @@ Json tiny_config(const std::string& model_type, double dropout) {
           {"layer_norm_eps", 1e-5},
           {"hidden_dropout_prob", dropout},
           {"attention_probs_dropout_prob", dropout},
-          {"hidden_act", "gelu"}};
+          {"hidden_act", "gelu"},
+          // decoders
+          {"num_key_value_heads", 1},
+          {"attention_dropout", dropout},
+          {"residual_dropout", dropout},
+          {"embedding_dropout", dropout},
+          {"sliding_window", 3},
+          {"n_embd", 16},
+          {"n_layer", 3},
+          {"n_head", 2},
+          {"n_positions", 20},
+          {"resid_pdrop", dropout},
+          {"embd_pdrop", dropout},
+          {"attn_pdrop", dropout}};
 }
 
 std::unique_ptr<features::Inputs> random_text(const Model& model, int64_t examples, uint64_t seed) {
@@ -69,12 +82,15 @@ Case::Case(const std::string& name, uint64_t seed, double dropout) : name(name) 
     inputs = std::make_unique<ToyInputs>(kTrain, 5);
     validation_inputs = std::make_unique<ToyInputs>(kValidation, 6);
   } else {
-    const auto type = name.substr(0, name.find('_'));
+    std::string type;
+    for (const auto& row : architectures())
+      if (name.starts_with(row.model_type + "_")) type = row.model_type;
     const auto head = name.substr(type.size() + 1);
     const auto config = tiny_config(type, dropout);
     architecture = &find_architecture(config);
-    task = head == "masked_lm" ? "tokens" : head;
-    if (head == "masked_lm") labels = 37;
+    const bool language = head == "masked_lm" || head == "causal_lm";
+    task = language ? "tokens" : head;
+    if (language) labels = 37;
     torch::manual_seed(seed);
     model = architecture->create(config, {head, labels});
     const torch::NoGradGuard no_grad;
@@ -91,7 +107,8 @@ Case::Case(const std::string& name, uint64_t seed, double dropout) : name(name) 
 std::vector<std::string> case_names() {
   auto names = toy_names();
   for (const auto& row : architectures())
-    for (const auto* head : {"classification", "tokens", "masked_lm"}) names.push_back(row.model_type + "_" + head);
+    for (const auto& head : {std::string("classification"), std::string("tokens"), row.language_task})
+      names.push_back(row.model_type + "_" + head);
   return names;
 }
 
