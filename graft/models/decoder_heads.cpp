@@ -1,6 +1,7 @@
 #include "graft/models/decoder_heads.h"
 
 #include "graft/nn/chunked_cross_entropy.h"
+#include "graft/nn/linear.h"
 
 namespace graft::models {
 namespace {
@@ -65,7 +66,7 @@ struct CausalLmHead final : NormedHead {
     const auto& kept = end_of(ends).kept;
     if (const auto labels = kept.find("labels"); labels != kept.end())
       return {{"loss", nn::chunked_cross_entropy(x, weight, labels->second.values)}};
-    return {{"logits", tied ? torch::linear(x, weight) : lm_head(x)}};  // (N, V)
+    return {{"logits", tied ? nn::linear(x, weight, Tensor()) : lm_head(x)}};  // (N, V)
   }
   nn::Embedding words;
   nn::Linear lm_head{nullptr};

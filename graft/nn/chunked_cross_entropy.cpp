@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "graft/nn/linear.h"
+
 namespace graft::nn {
 namespace {
 
@@ -26,15 +28,15 @@ struct Chunked : torch::autograd::Function<Chunked> {
       const auto x = hidden.narrow(0, start, n);
       const auto label = labels.narrow(0, start, n).unsqueeze(1);
       const auto counts = label.ge(0);
-      auto log_p = torch::linear(x, weight).to(torch::kFloat32).log_softmax(1);  // (n, V)
+      auto log_p = nn::linear(x, weight, Tensor()).to(torch::kFloat32).log_softmax(1);  // (n, V)
       const auto target = label.clamp_min(0);
       sum -= log_p.gather(1, target).mul(counts).sum();
       if (!hidden_learns && !weight_learns) continue;
       // softmax - onehot, 0 in rows that do not count
       auto of_logits = log_p.exp_().scatter_add_(1, target, torch::full_like(target, -1, log_p.options()));
       of_logits.mul_(counts);
-      if (hidden_learns) of_hidden.narrow(0, start, n).copy_(of_logits.to(weight.scalar_type()).mm(weight));
-      if (weight_learns) of_weight.addmm_(of_logits.to(weight.scalar_type()).t(), x.to(weight.scalar_type()));
+      if (hidden_learns) of_hidden.narrow(0, start, n).copy_(nn::linear(of_logits.to(weight.scalar_type()), weight.t(), Tensor()));
+      if (weight_learns) of_weight += nn::linear(of_logits.to(weight.scalar_type()).t(), x.to(weight.scalar_type()).t(), Tensor());
     }
     context->save_for_backward({of_hidden, of_weight});
     return sum;
