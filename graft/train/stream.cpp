@@ -10,6 +10,12 @@
 #include "graft/train/batches.h"
 
 namespace graft::train {
+namespace {
+
+// Products are at full speed long before; more rows would only make the peak of memory higher than training's.
+constexpr int64_t kEvaluationRows = 4096;
+
+}  // namespace
 
 Autocast::Autocast(torch::Device device, bool on) : device_(device.type()), on_(on) {
   if (!on_) return;
@@ -45,7 +51,7 @@ Predictions evaluate(models::Model& model, const Stream& stream, int64_t batch_r
   model.eval();
   auto predictions = stream.predictions();
   double loss = 0, weight = 0;
-  for (const auto& examples : batches_by_rows(stream, batch_rows)) {
+  for (const auto& examples : batches_by_rows(stream, std::min(batch_rows, kEvaluationRows))) {
     stop_if_interrupted();
     const Autocast autocast(model.device(), bf16);
     const auto outputs =
