@@ -55,6 +55,8 @@ Json recipe_of(const Arguments& a, graft::run::Purpose purpose) {
     json["output"] = a.resume;
   } else if (!a.recipe.empty()) {
     json = graft::io::parse_toml(graft::io::read_file(a.recipe), a.recipe);
+    const auto beside = std::filesystem::absolute(a.recipe).parent_path() / "sources.toml";
+    if (!json.contains("sources") && std::filesystem::exists(beside)) json["sources"] = beside.string();
   }
   if (!a.source.empty()) json["source"] = a.source;
   if (!a.out.empty()) json["output"] = a.out;

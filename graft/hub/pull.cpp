@@ -160,7 +160,11 @@ std::optional<Pulled> cached(const Settings& settings, const Wish& wish) {
   if (commit.empty() || !fs::is_directory(repository.snapshot(commit), ignored)) return std::nullopt;
   Pulled pulled{wish.id, wish.revision, commit, repository.snapshot(commit), {}, 0};
   if (const auto tree = repository.tree(commit)) {
-    pulled.files = wanted_files(*tree, wish.files, wish.id);
+    try {
+      pulled.files = wanted_files(*tree, wish.files, wish.id);
+    } catch (const Error&) {  // a repository without weights, or without the files of the wish
+      return std::nullopt;
+    }
     if (!is_complete(repository, commit, pulled.files)) return std::nullopt;
     return pulled;
   }
@@ -205,8 +209,13 @@ Pulled pull(const Settings& settings, const Wish& wish, report::Progress& progre
   for (const auto& file : pulled.files) {
     // What a shared snapshot holds already, as a link or, where links were not possible, as a file.
     const auto place = pulled.folder / file.path;
-    if (fs::exists(repository.blob(file.blob), ignored) || (fs::exists(place, ignored) && !fs::is_symlink(place)))
-      continue;
+    const auto blob = repository.blob(file.blob);
+    if (fs::exists(place, ignored) && !fs::is_symlink(place)) continue;
+    if (fs::exists(blob, ignored)) {
+      if (fs::file_size(blob, ignored) == file.size) continue;
+      progress.line(fmt::format("note: {} of {} was cut off in the cache; it is fetched again", file.path, wish.id));
+      io::remove_all(blob);
+    }
     if (!blobs.insert(file.blob).second) continue;
     const auto url = fmt::format("{}/{}/resolve/{}/{}", settings.endpoint, wish.id, commit, encoded(file.path, true));
     missing.push_back({url,

@@ -14,7 +14,7 @@ bool may_be_on_the_hub(const std::string& source) {
 
 }  // namespace
 
-FoundSource find_source(const std::string& source, report::Progress& progress) {
+FoundSource find_source(const std::string& source, const std::string& list, report::Progress& progress) {
   std::error_code ignored;
   if (std::filesystem::exists(source, ignored) || !may_be_on_the_hub(source)) {
     auto folder = std::filesystem::path(source);
@@ -22,7 +22,12 @@ FoundSource find_source(const std::string& source, report::Progress& progress) {
     return {folder, name.string(), source};
   }
   const auto settings = hub::Settings::from_environment();
-  const auto rows = select::catalogue(select::user_catalogues());
+  auto lists = select::user_catalogues();
+  if (!list.empty()) {
+    GRAFT_CHECK(usage, std::filesystem::exists(list), "sources: there is no file {}. Correct its path.", list);
+    lists.push_back(list);
+  }
+  const auto rows = select::catalogue(lists);
   auto found = select::local_source(settings, source, rows);
   try {
     if (!found) found = select::fetch_source(settings, source, rows, {}, progress);

@@ -114,9 +114,7 @@ struct Runner {
     const auto loaded = models::load(source, language, seed_of(recipe.seed, {"adapt", "head"}));
     const auto max_length = length_limit(recipe.adapt.max_length, tokenizer, *loaded.model);
     if (saved_stage.empty()) {
-      journal.write(
-          "start",
-          {{"source", source.name}, {"source_hash", identity["source"]}, {"seed", recipe.seed}});
+      journal.write("start", {{"source", source.name}, {"source_hash", identity["source"]}, {"seed", recipe.seed}});
       if (!loaded.report.fresh.empty())
         progress.line("the source has no language head; it gets a fresh one, which first learns alone: " +
                       listed(loaded.report.fresh, 3));
@@ -167,8 +165,7 @@ struct Runner {
                              {"max_length", max_length},
                              {"source", source.description(model)},
                              {"fresh", loaded.report.fresh}});
-      progress.title(source.description(model) +
-                     (adapted ? ", adapted from " + origin.name : ""));
+      progress.title(source.description(model) + (adapted ? ", adapted from " + origin.name : ""));
       progress.line(data::summary_text(summary));
     }
     const auto train_inputs = tokenized(tokenizer, model, dataset.train, max_length, words);
@@ -206,9 +203,8 @@ struct Runner {
     evaluate_test(model, dataset, tokenizer, max_length);
     auto card = results["finetune"];
     if (results.contains("test")) card["test"] = results["test"];
-    results["model_sha256"] =
-        export_model(folder / "model", source, model, task, dataset.label_names, tokenizer, max_length,
-                     {origin.name, dataset.task, card});
+    results["model_sha256"] = export_model(folder / "model", source, model, task, dataset.label_names, tokenizer,
+                                           max_length, {origin.name, dataset.task, card});
     if (recipe.features.folder.empty()) io::remove_all(folder / "features");
   }
 
@@ -283,7 +279,7 @@ struct Runner {
 }  // namespace
 
 Json run_recipe(const Recipe& recipe, Purpose purpose, bool resume, report::Progress& progress) {
-  const auto origin = find_source(recipe.source, progress);
+  const auto origin = find_source(recipe.source, recipe.sources, progress);
   auto pinned = recipe;  // the recipe in the run's folder names the commit
   pinned.source = origin.pinned;
   return Runner(pinned, origin, purpose, progress).run(resume);

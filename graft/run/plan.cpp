@@ -64,14 +64,13 @@ uint64_t peak_memory() {
 
 Json plan_recipe(const Recipe& recipe, Purpose purpose, report::Progress& progress) {
   at::set_num_threads(static_cast<int>(recipe.train.threads > 0 ? recipe.train.threads : available_cores()));
-  const auto origin = find_source(recipe.source, progress);
+  const auto origin = find_source(recipe.source, recipe.sources, progress);
   auto source = models::Source::open(origin.folder);
   source.name = origin.name;
   const auto tokenizer = data::Tokenizer::load(source.folder);
   check_tokenizer(tokenizer, source);
   if (purpose == Purpose::adapt)
-    return {{"source", source.name},
-            {"phases", {{{"phase", "adapt"}, {"epochs", recipe.adapt.epochs}}}}};
+    return {{"source", source.name}, {"phases", {{{"phase", "adapt"}, {"epochs", recipe.adapt.epochs}}}}};
   const auto dataset = data::read_dataset(recipe.data, recipe.seed);
   progress.line(data::summary_text(data::summary(dataset)));
   const models::Task task{dataset.task,

@@ -11,6 +11,7 @@ namespace graft::run {
 
 struct Recipe {
   std::string source;
+  std::string sources;
   std::string output;
   int64_t seed = 0;
   int64_t max_length = 128;
@@ -23,6 +24,7 @@ struct Recipe {
   template <class Visitor>
   void visit(Visitor&& field) {
     field("source", source, "the pretrained model: its folder, or ORG/NAME[@REVISION] on the hub");
+    field("sources", sources, "a list of sources of your own, as the one beside the recipe is: sources.toml");
     field("output", output, "the run's folder");
     field("seed", seed, "of everything random");
     field("max_length", max_length, "most tokens of a text; the rest is cut off");

@@ -15,7 +15,7 @@ extern const char* const catalogue_text;  // made at build time from catalogue.t
 
 namespace {
 
-const std::set<std::string> kEvidence{"counted", "code", "page", "arithmetic", "memory", "unknown"};
+const std::set<std::string> kEvidence{"counted", "code", "page", "arithmetic", "memory", "unknown", "choice"};
 // What graft says of its own: no fact that somebody else could have verified.
 const std::set<std::string> kClassification{"system", "modality", "domain", "tasks", "revision", "origin"};
 const std::vector<std::string> kFields{"system",      "id",      "origin",  "url",          "sha256",

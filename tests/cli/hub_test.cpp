@@ -1,7 +1,7 @@
 // Sources of the hub as a user meets them: graft pull, graft sources, --source ORG/NAME, resumed without a connection.
 #include <gtest/gtest.h>
 
-#include "graft/core/hash.h"
+#include "graft/core/error.h"
 #include "tests/cli/program.h"
 #include "tests/hub/hub_server.h"
 
@@ -68,6 +68,20 @@ TEST_F(HubProgram, ARunTakesItsSourceFromTheHubAndItsRecipeNamesTheCommit) {
   const auto missing = graft(arguments, "", environment());
   EXPECT_EQ(missing.code, 8);
   EXPECT_TRUE(has(missing.err, "there is no folder org/none here; as a source by name")) << missing.err;
+}
+
+TEST_F(HubProgram, ASourceOfOnesOwnStandsBesideTheRecipe) {
+  tests::write_text(scratch / "lab/sources.toml", fmt::format("[[source]]\nid = 'lab/tiny'\narchitecture = 'bert'\n"
+                                                              "origin = 'folder'\nurl = '{}'\n",
+                                                              (scratch / "tiny").string()));
+  tests::write_text(scratch / "lab/recipe.toml",
+                    fmt::format("source = 'lab/tiny'\noutput = '{}'\n[data]\npath = '{}'\n", (scratch / "run").string(),
+                                (scratch / "data").string()));
+  const auto plan = graft({"finetune", "--dry-run", (scratch / "lab/recipe.toml").string()}, "", environment());
+  EXPECT_EQ(plan.code, 0) << plan.err;
+  EXPECT_TRUE(has(plan.out, "lab/tiny")) << plan.out;
+  const auto all = graft({"sources", "--recipe", (scratch / "lab/recipe.toml").string()}, "", environment());
+  EXPECT_TRUE(has(all.out, "● " + std::string(13, ' ') + "lab/tiny") && has(all.out, "(here)")) << all.out;
 }
 
 TEST_F(HubProgram, SourcesPrintsTheTreeAndNarrowsIt) {

@@ -16,6 +16,7 @@ namespace graft::tests {
 const std::string HubServer::commit = std::string(38, 'a') + "01";
 
 HubServer::HubServer() : hub_{{"repositories", Json::object()}, {"faults", Json::array()}} {
+  setenv("no_proxy", "127.0.0.1", 1);
   write();
   int in[2], out[2];
   if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC)) throw std::runtime_error("no pipe");

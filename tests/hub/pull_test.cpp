@@ -99,6 +99,7 @@ TEST_F(Pull, ASecondCallDownloadsNothingAndTheCacheNeedsNoHub) {
   EXPECT_EQ(server.requests().size(), asked);
   EXPECT_TRUE(has(sentence("org/other"), "org/other at main: is not complete in"));
   EXPECT_TRUE(has(sentence("org/other"), "There are org/model"));
+  EXPECT_FALSE(cached(settings, {kId, "main", {"no_such_file.pt"}}));
   // Half a snapshot is no snapshot.
   fs::remove(cached(settings, {kId})->folder / "vocab.txt");
   EXPECT_FALSE(cached(settings, {kId}));
@@ -371,6 +372,13 @@ TEST_F(Pull, ACacheWithoutAListingIsUsedWhenItHoldsWeights) {
   write_text(folder / "two.safetensors", "");
   EXPECT_TRUE(cached(settings, {"org/old"}));
   EXPECT_EQ(cached_ids(settings), std::vector<std::string>{"org/old"});
+}
+
+TEST_F(Pull, ABlobThatIsCutOffIsFetchedAgain) {
+  pull_it();
+  fs::resize_file(blob(), 1000);
+  EXPECT_FALSE(cached(settings, {kId}));
+  EXPECT_EQ(read_text(pull_it().folder / "model.safetensors"), weights);
 }
 
 TEST_F(Pull, AUrlWithItsHash) {
