@@ -26,7 +26,8 @@ std::unique_ptr<train::Phase> Adaptation::phase() const {
   plan.name = head_alone_ ? objective_.name + " head" : objective_.name;
   plan.trainable = {"head"};
   if (!head_alone_)
-    for (const auto& group : model_.groups) plan.trainable.insert(group.name);
+    for (const auto& chain : model_.chains)  // what blocks own: with adapters these and not the weights
+      for (const auto& block : chain.blocks) plan.trainable.insert(block.groups.begin(), block.groups.end());
   for (const auto& group : plan.trainable)
     plan.learning_rates[group] = head_alone_ ? options_.head_learning_rate : options_.learning_rate;
   plan.weight_decay = training_.weight_decay;
