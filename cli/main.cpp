@@ -23,7 +23,10 @@ using graft::Kind;
 struct Arguments {
   std::string recipe, source, data, out, resume, corpus;
   std::string model, inputs, outputs, gradients, golden, file = "-", text = "text", pair, label = "label";
-  std::vector<std::string> set;
+  std::vector<std::string> set, stop;
+  int64_t max_new_tokens = 128, top_k = 0, seed = 0, batch_size = 8;
+  double temperature = 0, top_p = 1;
+  bool stream = false;
   int64_t max_length = 512, threads = 0, repeat = 1;
   double tolerance = 1e-5;
   bool json = false, quiet = false, dry_run = false;
@@ -103,9 +106,17 @@ int launch(int argc, char** argv) {
   auto& evaluate = *app.add_subcommand("evaluate", "metrics of a finished model on labelled data");
   evaluate.add_option("--model", a.model, "model folder")->required();
   evaluate.add_option("--data", a.data, "a labelled file")->required();
-  auto& predict = *app.add_subcommand("predict", "labels with probabilities for a file or standard input");
+  auto& predict = *app.add_subcommand("predict", "labels with probabilities for a file or standard input; causal models go on with the text");
   predict.add_option("--model", a.model, "model folder")->required();
   predict.add_option("file", a.file, "JSONL, CSV, TSV or text; - for standard input");
+  predict.add_option("--max-new-tokens", a.max_new_tokens, "causal models: most tokens that are added");
+  predict.add_option("--temperature", a.temperature, "causal models: 0 for the likeliest token, else drawn");
+  predict.add_option("--top-k", a.top_k, "causal models: draw among this many; 0: all");
+  predict.add_option("--top-p", a.top_p, "causal models: draw among the likeliest that make up this share");
+  predict.add_option("--stop", a.stop, "causal models: end before this text (repeatable)")->take_all();
+  predict.add_option("--seed", a.seed, "causal models: of the draws");
+  predict.add_option("--batch-size", a.batch_size, "causal models: prompts at a time");
+  predict.add_flag("--stream", a.stream, "causal models: print each token as it comes");
   for (auto* command : {&evaluate, &predict}) {
     command->add_option("--text", a.text, "column of the text");
     command->add_option("--pair", a.pair, "column of the second text");
@@ -186,6 +197,15 @@ int launch(int argc, char** argv) {
                     {"text", a.text},
                     {"pair", a.pair},
                     {"max_length", a.max_length},
+                    {"stream", a.stream},
+                    {"generation",
+                     {{"max_new_tokens", a.max_new_tokens},
+                      {"temperature", a.temperature},
+                      {"top_k", a.top_k},
+                      {"top_p", a.top_p},
+                      {"stop", a.stop},
+                      {"seed", a.seed},
+                      {"batch_size", a.batch_size}}},
                     {"inputs", a.inputs},
                     {"outputs", a.outputs},
                     {"gradients", a.gradients},

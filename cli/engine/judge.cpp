@@ -3,6 +3,7 @@
 #include <iostream>
 
 #include "cli/engine/commands.h"
+#include "cli/engine/texts.h"
 #include "graft/core/error.h"
 #include "graft/core/threads.h"
 #include "graft/data/table.h"
@@ -27,7 +28,7 @@ struct Judge {
         loaded(models::load(source, task, 0)) {
     at::set_num_threads(static_cast<int>(available_cores()));
     run::check_tokenizer(tokenizer, source);
-    GRAFT_CHECK(model, task.kind != "features" && task.kind != "masked_lm",
+    GRAFT_CHECK(model, task.kind != "features" && task.kind != source.architecture->language_task,
                 "{}: has no task head ({}); give the model/ folder of a finished run.", folder,
                 source.architecture->class_name(task));
     GRAFT_CHECK(model, loaded.report.fresh.empty(),
@@ -159,41 +160,20 @@ Json evaluate_command(const Json& request) {
 }
 
 void predict_command(const Json& request) {
+  const auto source = models::Source::open(request.at("model").get<std::string>());
+  if (models::task_of(source.config, *source.architecture).kind == "causal_lm")
+    return generate_command(source, request);
   const Judge judge(request.at("model"), request.value("max_length", int64_t{512}));
   const bool json = request.value("json", false);
-  const auto text_column = request.value("text", std::string("text")),
-             pair_column = request.value("pair", std::string());
   data::Examples piece;
   const auto add = [&](std::string_view text, std::string_view pair) {
     piece.texts.push_back(text);
-    if (!pair_column.empty()) piece.pairs.push_back(pair);
+    if (!request.value("pair", std::string()).empty()) piece.pairs.push_back(pair);
     if (piece.size() < kRowsAtOnce) return;
     predict_rows(judge, piece, json);
     piece = {};
   };
-  const auto file = request.value("file", std::string("-"));
-  if (file == "-") {
-    int64_t number = 0;
-    for (std::string line; std::getline(std::cin, line);) {
-      ++number;
-      if (line.empty()) continue;
-      size_t bad = 0;
-      if (!data::is_utf8(line, &bad))
-        data::fail_row("standard input", number, text_column, fmt::format("is not UTF-8 at byte {}; convert it.", bad));
-      const auto row = line.front() == '{' ? Json::parse(line, nullptr, false) : Json();
-      if (!row.is_object()) add(line, "");
-      else if (!row.contains(text_column) || !row[text_column].is_string())
-        data::fail_row("standard input", number, text_column, "is missing or is no text.");
-      else add(row[text_column].get<std::string>(), pair_column.empty() ? "" : row.value(pair_column, std::string()));
-    }
-  } else {
-    data::for_each_row(file, data::BadRows::stop, [&](const data::Row& row) {
-      if (!row.cells.contains(text_column) || !row.cells[text_column].is_string())
-        data::fail_row(file, row.number, text_column, "is missing or is no text; name the column by --text.");
-      const auto pair = pair_column.empty() ? std::string() : row.cells.value(pair_column, std::string());
-      add(row.cells[text_column].get<std::string>(), pair);
-    });
-  }
+  for_each_text(request, add);
   if (piece.size() > 0) predict_rows(judge, piece, json);
 }
 

@@ -37,7 +37,8 @@ const Chain& Model::chain(const std::string& name) const {
 
 std::set<std::string> Model::all_groups() const {
   std::set<std::string> all{"head"};
-  for (const auto& group : groups) all.insert(group.name);
+  for (const auto& chain : chains)
+    for (const auto& block : chain.blocks) all.insert(block.groups.begin(), block.groups.end());
   return all;
 }
 

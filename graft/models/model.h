@@ -62,7 +62,7 @@ struct Model : torch::nn::Module {
   std::shared_ptr<Head> head;
 
   const Chain& chain(const std::string& name) const;
-  std::set<std::string> all_groups() const;  // "head" included
+  std::set<std::string> all_groups() const;  // what blocks own, and "head"
 
   /// Blocks [from, to) of a chain. `needed` says at which positions the last block of the chain is computed.
   Activations forward(const std::string& chain, int64_t from, int64_t to, Activations x, const Reads& needed);

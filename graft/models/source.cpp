@@ -1,6 +1,7 @@
 #include "graft/models/source.h"
 
 #include "graft/core/error.h"
+#include "graft/models/lora.h"
 
 namespace graft::models {
 
@@ -8,7 +9,21 @@ Source Source::open(const std::filesystem::path& folder) {
   GRAFT_CHECK(model, std::filesystem::exists(folder),
               "{}: there is no such model folder. Give the folder that holds config.json and the weights.",
               folder.string());
-  const auto config_path = folder / "config.json";
+  Json adapter_config;
+  auto base = folder;
+  if (std::filesystem::exists(folder / "adapter_config.json") &&
+      !std::filesystem::exists(folder / "model.safetensors")) {
+    adapter_config = Json::parse(io::read_file(folder / "adapter_config.json"), nullptr, false);
+    GRAFT_CHECK(model, adapter_config.is_object(),
+                "{}: adapter_config.json is not a JSON object. Save the adapter again.", folder.string());
+    base = adapter_config.value("base_model_name_or_path", std::string());
+    GRAFT_CHECK(model, std::filesystem::exists(base),
+                "{}: is an adapter for `{}`, and there is no such folder. Put the base model there, or name its folder "
+                "as base_model_name_or_path in adapter_config.json.",
+                folder.string(), base.string());
+  }
+  auto config_path = folder / "config.json";
+  if (!adapter_config.is_null() && !std::filesystem::exists(config_path)) config_path = base / "config.json";
   GRAFT_CHECK(model, std::filesystem::exists(config_path),
               "{}: has no config.json. Give the folder of a model as transformers saves it.", folder.string());
   Source source;
@@ -22,7 +37,9 @@ Source Source::open(const std::filesystem::path& folder) {
   GRAFT_CHECK(model, source.config.is_object(), "{}: is not a JSON object. Download the model again.",
               config_path.string());
   source.architecture = &find_architecture(source.config);
-  source.checkpoint = io::read_checkpoint(folder);
+  source.checkpoint = io::read_checkpoint(base);
+  source.adapter_config = adapter_config;
+  if (!adapter_config.is_null()) source.adapter = io::read_checkpoint(folder / "adapter_model.safetensors").tensors;
   return source;
 }
 
@@ -64,6 +81,14 @@ Loaded load(const Source& source, const Task& task, uint64_t seed, bool keep_hea
     }
   } else {
     loaded.report = load_weights(*loaded.model, *source.architecture, tensors, source.folder.string(), true);
+  }
+  if (!source.adapter_config.is_null()) {
+    const auto prefix = keep_head ? std::string() : source.architecture->prefix + ".";
+    for (const auto& key :
+         apply_peft(*loaded.model, source.adapter_config, source.adapter, prefix, source.folder.string())) {
+      std::erase(loaded.report.fresh, key);
+      loaded.report.key_in_file[key] = key;
+    }
   }
   return loaded;
 }

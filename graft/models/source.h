@@ -11,7 +11,11 @@ struct Source {
   Json config;
   const Architecture* architecture = nullptr;
   io::Checkpoint checkpoint;
+  /// Where the folder is a PEFT adapter: its settings and tensors; `checkpoint` then is its base model's.
+  Json adapter_config;
+  io::TensorMap adapter;
 
+  /// A folder with adapter_config.json and no weights of its own is opened with its base model.
   /// Throws Kind::model: no such folder, no config.json, an unknown family, no weights, a damaged file.
   static Source open(const std::filesystem::path& folder);
 

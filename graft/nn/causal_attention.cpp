@@ -71,7 +71,8 @@ Tensor attend(const Tensor& query, const Tensor& key, const Tensor& value, const
 void append(Tensor& held, const Tensor& x, const CausalRows& rows, int64_t num_heads) {
   const auto& cache = *rows.cache;
   const auto B = static_cast<int64_t>(rows.lengths.size());
-  if (!held.defined()) held = torch::empty({B, num_heads, cache.capacity, x.size(1) / num_heads}, x.options());
+  // Zeros: what stands behind a shorter sequence is masked, but 0 times not-a-number would not be 0.
+  if (!held.defined()) held = torch::zeros({B, num_heads, cache.capacity, x.size(1) / num_heads}, x.options());
   int64_t start = 0;
   for (int64_t b = 0; b < B; ++b) {
     const auto n = rows.lengths[b];

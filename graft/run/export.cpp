@@ -2,6 +2,7 @@
 
 #include "graft/core/error.h"
 #include "graft/io/safetensors.h"
+#include "graft/models/lora.h"
 
 namespace graft::run {
 namespace {
@@ -59,14 +60,18 @@ std::string card_text(const ModelCard& card, const std::vector<std::string>& lab
 
 std::string export_model(const std::filesystem::path& folder, const models::Source& source, const models::Model& model,
                          const models::Task& task, const std::vector<std::string>& label_names,
-                         const data::Tokenizer& tokenizer, int64_t max_length, const ModelCard& card) {
+                         const data::Tokenizer& tokenizer, int64_t max_length, const ModelCard& card,
+                         const models::LoraOptions* adapters) {
   const auto making = io::temporary_beside(folder);
   io::remove_all(making);
   io::make_folder(making);
-  std::map<std::string, models::Tensor> tensors;
-  for (const auto& items : {model.parameters_by_key(), model.buffers_by_key()})
-    for (const auto& item : items) tensors[item.key()] = item.value();
-  const auto hash = io::write_safetensors(making / "model.safetensors", models::to_views(tensors));
+  const auto tensors = adapters ? models::peft_tensors(model) : models::without_adapters(model);
+  const auto* weights = adapters ? "adapter_model.safetensors" : "model.safetensors";
+  const auto hash = io::write_safetensors(making / weights, models::to_views(tensors));
+  if (adapters) {
+    const auto base = std::filesystem::absolute(source.folder).lexically_normal().string();
+    io::write_file(making / "adapter_config.json", models::peft_config(model, *adapters, task, base).dump(2) + "\n");
+  }
   io::write_file(making / "config.json", config_of(source, task, label_names).dump(2) + "\n");
   for (const auto& [name, content] : tokenizer.export_files(max_length)) io::write_file(making / name, content);
   if (const auto settings = source.folder / "generation_config.json";

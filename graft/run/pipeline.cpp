@@ -12,6 +12,7 @@
 #include "graft/finetune/schedule.h"
 #include "graft/io/commit.h"
 #include "graft/io/safetensors.h"
+#include "graft/models/lora.h"
 #include "graft/report/journal.h"
 #include "graft/run/export.h"
 #include "graft/run/find_source.h"
@@ -104,6 +105,12 @@ struct Runner {
     return source;
   }
 
+  void attach_adapters(models::Model& model, const char* stage) const {
+    if (recipe.lora.rank == 0) return;
+    const auto layers = models::attach_lora(model, recipe.lora, seed_of(recipe.seed, {stage, "lora"}));
+    progress.line(fmt::format("{} linear layers learn through adapters of rank {}", layers.size(), recipe.lora.rank));
+  }
+
   /// Stage `adapt`: leaves a complete model folder, which is the source of what follows.
   void adapt() {
     if (recipe.adapt.corpus.empty() || (!saved_stage.empty() && saved_stage != "adapt")) return;
@@ -112,6 +119,7 @@ struct Runner {
     check_tokenizer(tokenizer, source);
     const models::Task language{source.architecture->language_task};
     const auto loaded = models::load(source, language, seed_of(recipe.seed, {"adapt", "head"}));
+    attach_adapters(*loaded.model, "adapt");
     const auto max_length = length_limit(recipe.adapt.max_length, tokenizer, *loaded.model);
     if (saved_stage.empty()) {
       journal.write("start", {{"source", source.name}, {"source_hash", identity["source"]}, {"seed", recipe.seed}});
@@ -132,12 +140,16 @@ struct Runner {
     stage.run();
     results["adapt"] = stage.result();
     const auto target = purpose == Purpose::adapt ? folder / "model" : adapted_folder();
+    // The stages share model folders and nothing else, so what finetuning starts from is whole.
+    const bool beside = recipe.lora.rank > 0 && !recipe.lora.merge && purpose == Purpose::adapt;
+    if (recipe.lora.rank > 0 && !beside) models::merge_lora(*loaded.model);
     export_model(target, source, *loaded.model, language, {}, tokenizer, max_length,
                  {source.name,
                   language.kind,
                   {{"held_out",
                     {{"perplexity before", stage.result()["before"]["perplexity"]},
-                     {"perplexity after", stage.result()["after"]["perplexity"]}}}}});
+                     {"perplexity after", stage.result()["after"]["perplexity"]}}}}},
+                 beside ? &recipe.lora : nullptr);
     save("adapted", Json::object(), {}, true);
   }
 
@@ -154,6 +166,7 @@ struct Runner {
     const auto loaded = models::load(source, task, seed_of(recipe.seed, {"finetune", "head"}),
                                      models::label_names(source.config) == dataset.label_names);
     auto& model = *loaded.model;
+    attach_adapters(model, "finetune");
     const auto max_length = length_limit(recipe.max_length, tokenizer, model);
     const bool words = dataset.task == "tokens";
     identity["data"] = dataset.hash;
@@ -201,10 +214,13 @@ struct Runner {
     results["finetune"] = schedule.result();
 
     evaluate_test(model, dataset, tokenizer, max_length);
+    const bool beside = recipe.lora.rank > 0 && !recipe.lora.merge;
+    if (recipe.lora.rank > 0 && !beside) models::merge_lora(model);
     auto card = results["finetune"];
     if (results.contains("test")) card["test"] = results["test"];
-    results["model_sha256"] = export_model(folder / "model", source, model, task, dataset.label_names, tokenizer,
-                                           max_length, {origin.name, dataset.task, card});
+    results["model_sha256"] =
+        export_model(folder / "model", source, model, task, dataset.label_names, tokenizer, max_length,
+                     {origin.name, dataset.task, card}, beside ? &recipe.lora : nullptr);
     if (recipe.features.folder.empty()) io::remove_all(folder / "features");
   }
 

@@ -94,6 +94,10 @@ void check_train(const Recipe& r, Checks& c) {
   c.one_of("train.precision", t.precision, {"float32", "bfloat16"});
   c.at_least("train.threads", 0, t.threads);
   c.one_of("features.precision", r.features.precision, {"float32", "bfloat16", "float16"});
+  c.at_least("lora.rank", 0, r.lora.rank);
+  c.positive("lora.alpha", r.lora.alpha);
+  c.fraction("lora.dropout", r.lora.dropout);
+  c.expect(!r.lora.targets.empty(), "lora.targets", "at least one", r.lora.targets);
   c.at_least("features.budget_gb", 0, r.features.budget_gb);
   c.at_least("features.capture_tokens", 1, r.features.capture_tokens);
   c.at_least("features.units_ahead", 0, r.features.units_ahead);

@@ -5,6 +5,7 @@
 #include "graft/data/dataset.h"
 #include "graft/features/options.h"
 #include "graft/finetune/options.h"
+#include "graft/models/lora_options.h"
 #include "graft/train/options.h"
 
 namespace graft::run {
@@ -20,6 +21,7 @@ struct Recipe {
   finetune::FinetuneOptions finetune;
   train::TrainOptions train;
   features::StoreOptions features;
+  models::LoraOptions lora;
 
   template <class Visitor>
   void visit(Visitor&& field) {
@@ -33,6 +35,7 @@ struct Recipe {
     field("finetune", finetune, "the progressive schedule");
     field("train", train, "what all phases share");
     field("features", features, "the store of activations");
+    field("lora", lora, "low-rank adapters in the place of the weights");
   }
 };
 

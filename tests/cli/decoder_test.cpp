@@ -55,6 +55,47 @@ TEST(DecoderRunSlow, ResumedAfterAKillItEndsWithTheSameBytes) {
   }
 }
 
+TEST(DecoderRun, WithAdaptersTheResultIsWhatPeftSavesAndMergedAWholeModel) {
+  const Scratch scratch;
+  const auto with = [&](const std::string& out, const std::string& merge) {
+    auto arguments = decoder_run(scratch, out);
+    for (const auto& setting : {"lora.rank=4", "finetune.unfreeze.learning_rate=1e-2", merge.c_str()}) {
+      arguments.push_back("--set");
+      arguments.push_back(setting);
+    }
+    const auto run = graft(arguments);
+    EXPECT_EQ(run.code, 0) << run.err;
+    return Json::parse(run.out);
+  };
+  const auto beside = with("beside", "lora.merge=false"), merged = with("merged", "lora.merge=true");
+  EXPECT_EQ(beside["test"], merged["test"]);
+  EXPECT_FALSE(std::filesystem::exists(scratch / "beside/model/model.safetensors"));
+  const auto config = Json::parse(tests::read_text(scratch / "beside/model/adapter_config.json"));
+  EXPECT_EQ(config["peft_type"], "LORA");
+  EXPECT_EQ(config["r"], 4);
+  EXPECT_EQ(config["modules_to_save"], (std::vector<std::string>{"model.norm", "score"}));
+
+  const auto test = (scratch / "data/test.jsonl").string();
+  const auto predict = [&](const std::string& run) {
+    const auto outcome = graft({"predict", "--model", (scratch / run / "model").string(), "--json", test});
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    std::vector<double> p;
+    std::istringstream lines(outcome.out);
+    for (std::string line; std::getline(lines, line);) p.push_back(Json::parse(line)["probabilities"]["positive"]);
+    return p;
+  };
+  const auto a = predict("beside"), b = predict("merged");
+  ASSERT_EQ(a.size(), 16u);
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-5);
+
+  auto arguments = decoder_run(scratch, "none");
+  arguments.insert(arguments.end(), {"--set", "lora.rank=4", "--set", "lora.targets=[\"query\"]"});
+  const auto outcome = graft(arguments);
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_NE(outcome.err.find("no linear layer is named `query`; there are down_proj"), std::string::npos)
+      << outcome.err;
+}
+
 /// config.json with some keys replaced.
 void change_config(const std::filesystem::path& file, const Json& change) {
   auto config = Json::parse(tests::read_text(file));
