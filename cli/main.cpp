@@ -20,7 +20,9 @@ using graft::Kind;
 struct Arguments {
   std::string recipe, source, data, out, resume, corpus;
   std::string model, inputs, outputs, gradients, golden, file = "-", text = "text", pair, label = "label";
-  std::vector<std::string> set;
+  std::vector<std::string> set, images;
+  std::string sixteen_bit = "scale";
+  bool fast_decode = false;
   int64_t max_length = 512, threads = 0, repeat = 1;
   double tolerance = 1e-5;
   bool json = false, quiet = false, dry_run = false;
@@ -121,6 +123,13 @@ int launch(int argc, char** argv) {
   check.add_option("--tolerance", a.tolerance, "of the largest value of a tensor");
   auto& tokenize = *app.add_subcommand("tokenize", "JSON lines with `text` in, JSON lines with `ids` out");
   tokenize.add_option("--model", a.model, "model folder")->required();
+  auto& preprocess = *app.add_subcommand("preprocess", "images in, the pixel values that a model sees out");
+  preprocess.add_option("--model", a.model, "model folder, for its preprocessing")->required();
+  preprocess.add_option("--outputs", a.outputs, "safetensors to write, by file name")->required();
+  preprocess.add_option("images", a.images, "image files, folders or archives")->required();
+  preprocess.add_option("--sixteen-bit", a.sixteen_bit, "scale keeps the range; saturate cuts off as Pillow does")
+      ->check(CLI::IsMember({"scale", "saturate"}));
+  preprocess.add_flag("--fast-decode", a.fast_decode, "decode large JPEGs smaller, and say how much that changes");
   auto& recipe = *app.add_subcommand("recipe", "every key of a recipe with its default and its meaning");
 
   try {
@@ -156,6 +165,9 @@ int launch(int argc, char** argv) {
                     {"threads", a.threads},
                     {"repeat", a.repeat},
                     {"data", a.data},
+                    {"images", a.images},
+                    {"sixteen_bit", a.sixteen_bit},
+                    {"fast_decode", a.fast_decode},
                     {"data_options", {{"text", a.text}, {"pair", a.pair}, {"label", a.label}}}});
   }
   return serve(request);
