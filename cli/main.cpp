@@ -21,7 +21,7 @@ struct Arguments {
   std::string recipe, source, data, out, resume, corpus;
   std::string model, inputs, outputs, gradients, golden, file = "-", text = "text", pair, label = "label";
   std::vector<std::string> set, images;
-  std::string sixteen_bit = "scale";
+  std::string sixteen_bit = "scale", mistakes;
   bool fast_decode = false;
   int64_t max_length = 512, threads = 0, repeat = 1;
   double tolerance = 1e-5;
@@ -99,16 +99,18 @@ int launch(int argc, char** argv) {
 
   auto& evaluate = *app.add_subcommand("evaluate", "metrics of a finished model on labelled data");
   evaluate.add_option("--model", a.model, "model folder")->required();
-  evaluate.add_option("--data", a.data, "a labelled file")->required();
+  evaluate.add_option("--data", a.data, "a labelled file; for image models also a folder or archive")->required();
   auto& predict = *app.add_subcommand("predict", "labels with probabilities for a file or standard input");
   predict.add_option("--model", a.model, "model folder")->required();
-  predict.add_option("file", a.file, "JSONL, CSV, TSV or text; - for standard input");
+  predict.add_option("file", a.file,
+                     "JSONL, CSV, TSV or text, - for standard input; for image models an image, folder or archive");
   for (auto* command : {&evaluate, &predict}) {
     command->add_option("--text", a.text, "column of the text");
     command->add_option("--pair", a.pair, "column of the second text");
     command->add_option("--max-length", a.max_length, "most tokens of a text");
   }
   evaluate.add_option("--label", a.label, "column of the label");
+  evaluate.add_option("--mistakes", a.mistakes, "PNG to write: the most confident mistakes on images");
 
   auto& forward = *app.add_subcommand("forward", "tensors in, tensors out: what a model computes");
   forward.add_option("--model", a.model, "model folder")->required();
@@ -165,6 +167,7 @@ int launch(int argc, char** argv) {
                     {"threads", a.threads},
                     {"repeat", a.repeat},
                     {"data", a.data},
+                    {"mistakes", a.mistakes},
                     {"images", a.images},
                     {"sixteen_bit", a.sixteen_bit},
                     {"fast_decode", a.fast_decode},

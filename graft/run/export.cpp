@@ -32,7 +32,8 @@ Json config_of(const models::Source& source, const models::Task& task, const std
 std::string card_text(const ModelCard& card, const std::vector<std::string>& label_names) {
   std::string text = "---\nlibrary_name: transformers\n";
   text += fmt::format("base_model: {}\n", card.base_model);
-  text += fmt::format("pipeline_tag: {}\n---\n\n", card.task == "tokens"      ? "token-classification"
+  text += fmt::format("pipeline_tag: {}\n---\n\n", card.of_images             ? "image-classification"
+                                                   : card.task == "tokens"    ? "token-classification"
                                                    : card.task == "masked_lm" ? "fill-mask"
                                                                               : "text-classification");
   text += fmt::format("# {} for {}\n\nFine-tuned by graft from `{}`.\n", card.base_model, card.task, card.base_model);
@@ -58,7 +59,7 @@ std::string card_text(const ModelCard& card, const std::vector<std::string>& lab
 
 std::string export_model(const std::filesystem::path& folder, const models::Source& source, const models::Model& model,
                          const models::Task& task, const std::vector<std::string>& label_names,
-                         const data::Tokenizer& tokenizer, int64_t max_length, const ModelCard& card) {
+                         const std::map<std::string, std::string>& files, const ModelCard& card) {
   const auto making = io::temporary_beside(folder);
   io::remove_all(making);
   io::make_folder(making);
@@ -67,7 +68,7 @@ std::string export_model(const std::filesystem::path& folder, const models::Sour
     for (const auto& item : items) tensors[item.key()] = item.value();
   const auto hash = io::write_safetensors(making / "model.safetensors", models::to_views(tensors));
   io::write_file(making / "config.json", config_of(source, task, label_names).dump(2) + "\n");
-  for (const auto& [name, content] : tokenizer.export_files(max_length)) io::write_file(making / name, content);
+  for (const auto& [name, content] : files) io::write_file(making / name, content);
   io::write_file(making / "README.md", card_text(card, label_names));
   io::remove_all(folder);
   io::rename_folder(making, folder);

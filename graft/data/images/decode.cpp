@@ -17,18 +17,6 @@ struct Release {
 };
 using Vips = std::unique_ptr<VipsImage, Release>;
 
-void start_vips() {
-  static std::once_flag once;
-  std::call_once(once, [] {
-    GRAFT_ASSERT(vips_init("graft") == 0, "libvips does not start: {}", vips_error_buffer());
-    // What is wrong with a file is told by our errors, once; not by lines on standard error.
-    g_log_set_handler(
-        "VIPS", G_LOG_LEVEL_WARNING, [](const char*, GLogLevelFlags, const char*, void*) {}, nullptr);
-    vips_concurrency_set(1);  // threads work on images, not on parts of one
-    vips_cache_set_max(0);
-  });
-}
-
 enum class Format { jpeg, png, webp, tiff, bmp, gif, none };
 
 Format format_of(std::string_view bytes) {
@@ -133,6 +121,18 @@ int shrink_for(const Vips& image, int64_t enough) {
 }
 
 }  // namespace
+
+void start_vips() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    GRAFT_ASSERT(vips_init("graft") == 0, "libvips does not start: {}", vips_error_buffer());
+    // What is wrong with a file is told by our errors, once; not by lines on standard error.
+    g_log_set_handler(
+        "VIPS", G_LOG_LEVEL_WARNING, [](const char*, GLogLevelFlags, const char*, void*) {}, nullptr);
+    vips_concurrency_set(1);  // threads work on images, not on parts of one
+    vips_cache_set_max(0);
+  });
+}
 
 RawImage decode_image(std::string_view bytes, const std::string& where, const DecodeOptions& options) {
   start_vips();

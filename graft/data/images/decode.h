@@ -25,6 +25,9 @@ struct DecodeOptions {
 /// Throws Kind::data: empty, no image, damaged or cut off, over the pixel limit, more than 4 bands, other sample types.
 RawImage decode_image(std::string_view bytes, const std::string& where, const DecodeOptions& options = {});
 
+/// libvips, ready for use by any thread; whatever calls it directly says so first.
+void start_vips();
+
 /// Three bands of 8 bits as Pillow's convert("RGB"): gray is repeated, alpha is dropped.
 Image to_rgb(const RawImage& raw, SixteenBit sixteen_bit = SixteenBit::scale);
 

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string>
 
+#include "graft/data/images/augment_options.h"
+
 namespace graft::data {
 
 struct ImageOptions {
@@ -11,6 +13,7 @@ struct ImageOptions {
   bool fast_decode = false;
   std::string sixteen_bit = "scale";
   double cache_gb = 8;
+  AugmentOptions augment;
 
   template <class Visitor>
   void visit(Visitor&& field) {
@@ -22,6 +25,7 @@ struct ImageOptions {
     field("cache_gb", cache_gb,
           "prepared images are kept, 3 bytes a pixel, up to this size; beyond it they are "
           "decoded again in each epoch");
+    field("augment", augment, "random views of training images, wherever the first block trains");
   }
 };
 
