@@ -23,10 +23,12 @@ using graft::Kind;
 struct Arguments {
   std::string recipe, source, data, out, resume, corpus;
   std::string model, inputs, outputs, gradients, golden, file = "-", text = "text", pair, label = "label";
-  std::vector<std::string> set, stop;
+  std::vector<std::string> set, stop, images;
   int64_t max_new_tokens = 128, top_k = 0, seed = 0, batch_size = 8;
   double temperature = 0, top_p = 1;
   bool stream = false;
+  std::string sixteen_bit = "scale", mistakes;
+  bool fast_decode = false;
   int64_t max_length = 512, threads = 0, repeat = 1;
   double tolerance = 1e-5;
   bool json = false, quiet = false, dry_run = false;
@@ -105,10 +107,11 @@ int launch(int argc, char** argv) {
 
   auto& evaluate = *app.add_subcommand("evaluate", "metrics of a finished model on labelled data");
   evaluate.add_option("--model", a.model, "model folder")->required();
-  evaluate.add_option("--data", a.data, "a labelled file")->required();
+  evaluate.add_option("--data", a.data, "a labelled file; for image models also a folder or archive")->required();
   auto& predict = *app.add_subcommand("predict", "labels with probabilities for a file or standard input; causal models go on with the text");
   predict.add_option("--model", a.model, "model folder")->required();
-  predict.add_option("file", a.file, "JSONL, CSV, TSV or text; - for standard input");
+  predict.add_option("file", a.file,
+                     "JSONL, CSV, TSV or text, - for standard input; for image models an image, folder or archive");
   predict.add_option("--max-new-tokens", a.max_new_tokens, "causal models: most tokens that are added");
   predict.add_option("--temperature", a.temperature, "causal models: 0 for the likeliest token, else drawn");
   predict.add_option("--top-k", a.top_k, "causal models: draw among this many; 0: all");
@@ -123,6 +126,7 @@ int launch(int argc, char** argv) {
     command->add_option("--max-length", a.max_length, "most tokens of a text");
   }
   evaluate.add_option("--label", a.label, "column of the label");
+  evaluate.add_option("--mistakes", a.mistakes, "PNG to write: the most confident mistakes on images");
 
   auto& forward = *app.add_subcommand("forward", "tensors in, tensors out: what a model computes");
   forward.add_option("--model", a.model, "model folder")->required();
@@ -139,6 +143,13 @@ int launch(int argc, char** argv) {
   tokenize.add_option("--model", a.model, "model folder")->required();
   graft::cli::CacheArguments cached;
   auto& cache = graft::cli::add_cache_command(app, cached);
+  auto& preprocess = *app.add_subcommand("preprocess", "images in, the pixel values that a model sees out");
+  preprocess.add_option("--model", a.model, "model folder, for its preprocessing")->required();
+  preprocess.add_option("--outputs", a.outputs, "safetensors to write, by file name")->required();
+  preprocess.add_option("images", a.images, "image files, folders or archives")->required();
+  preprocess.add_option("--sixteen-bit", a.sixteen_bit, "scale keeps the range; saturate cuts off as Pillow does")
+      ->check(CLI::IsMember({"scale", "saturate"}));
+  preprocess.add_flag("--fast-decode", a.fast_decode, "decode large JPEGs smaller, and say how much that changes");
   auto& recipe = *app.add_subcommand("recipe", "every key of a recipe with its default and its meaning");
 
   graft::cli::PullArguments wish;
@@ -214,6 +225,10 @@ int launch(int argc, char** argv) {
                     {"threads", a.threads},
                     {"repeat", a.repeat},
                     {"data", a.data},
+                    {"mistakes", a.mistakes},
+                    {"images", a.images},
+                    {"sixteen_bit", a.sixteen_bit},
+                    {"fast_decode", a.fast_decode},
                     {"data_options", {{"text", a.text}, {"pair", a.pair}, {"label", a.label}}}});
   }
   return serve(request);

@@ -33,7 +33,8 @@ Json config_of(const models::Source& source, const models::Task& task, const std
 std::string card_text(const ModelCard& card, const std::vector<std::string>& label_names) {
   std::string text = "---\nlibrary_name: transformers\n";
   text += fmt::format("base_model: {}\n", card.base_model);
-  text += fmt::format("pipeline_tag: {}\n---\n\n", card.task == "tokens"      ? "token-classification"
+  text += fmt::format("pipeline_tag: {}\n---\n\n", card.of_images             ? "image-classification"
+                                                   : card.task == "tokens"    ? "token-classification"
                                                    : card.task == "masked_lm" ? "fill-mask"
                                                    : card.task == "causal_lm" ? "text-generation"
                                                                               : "text-classification");
@@ -60,7 +61,7 @@ std::string card_text(const ModelCard& card, const std::vector<std::string>& lab
 
 std::string export_model(const std::filesystem::path& folder, const models::Source& source, const models::Model& model,
                          const models::Task& task, const std::vector<std::string>& label_names,
-                         const data::Tokenizer& tokenizer, int64_t max_length, const ModelCard& card,
+                         const std::map<std::string, std::string>& files, const ModelCard& card,
                          const models::LoraOptions* adapters) {
   const auto making = io::temporary_beside(folder);
   io::remove_all(making);
@@ -73,7 +74,7 @@ std::string export_model(const std::filesystem::path& folder, const models::Sour
     io::write_file(making / "adapter_config.json", models::peft_config(model, *adapters, task, base).dump(2) + "\n");
   }
   io::write_file(making / "config.json", config_of(source, task, label_names).dump(2) + "\n");
-  for (const auto& [name, content] : tokenizer.export_files(max_length)) io::write_file(making / name, content);
+  for (const auto& [name, content] : files) io::write_file(making / name, content);
   if (const auto settings = source.folder / "generation_config.json";
       task.kind == "causal_lm" && std::filesystem::exists(settings))
     io::write_file(making / "generation_config.json", io::read_file(settings));

@@ -143,9 +143,10 @@ struct Runner {
     // The stages share model folders and nothing else, so what finetuning starts from is whole.
     const bool beside = recipe.lora.rank > 0 && !recipe.lora.merge && purpose == Purpose::adapt;
     if (recipe.lora.rank > 0 && !beside) models::merge_lora(*loaded.model);
-    export_model(target, source, *loaded.model, language, {}, tokenizer, max_length,
+    export_model(target, source, *loaded.model, language, {}, tokenizer_files(tokenizer, max_length),
                  {source.name,
                   language.kind,
+                  false,
                   {{"held_out",
                     {{"perplexity before", stage.result()["before"]["perplexity"]},
                      {"perplexity after", stage.result()["after"]["perplexity"]}}}}},
@@ -157,36 +158,31 @@ struct Runner {
     if (saved_stage == "done") return;
     const bool adapted = !recipe.adapt.corpus.empty() && purpose != Purpose::finetune;
     auto source = adapted ? Source::open(adapted_folder()) : open_source();
-    const auto tokenizer = data::Tokenizer::load(source.folder);
-    check_tokenizer(tokenizer, source);
-    settle_padding(tokenizer, source);
-    const auto dataset = data::read_dataset(recipe.data, recipe.seed);
+    const auto kind = task_inputs(source, recipe.max_length, recipe.images);
+    kind->settle(source);
+    auto dataset = kind->read(recipe.data, recipe.seed, {});
     const models::Task task{dataset.task,
                             dataset.task == "regression" ? 1 : static_cast<int64_t>(dataset.label_names.size())};
     const auto loaded = models::load(source, task, seed_of(recipe.seed, {"finetune", "head"}),
                                      models::label_names(source.config) == dataset.label_names);
     auto& model = *loaded.model;
     attach_adapters(model, "finetune");
-    const auto max_length = length_limit(recipe.max_length, tokenizer, model);
-    const bool words = dataset.task == "tokens";
-    identity["data"] = dataset.hash;
+    const auto train = prepare(*kind, model, dataset, dataset.train, "training");
+    const auto validation = prepare(*kind, model, dataset, dataset.validation, "validation");
+    identity["data"] =
+        kind->of_images() ? sha256(dataset.hash + train.inputs->hash() + validation.inputs->hash()) : dataset.hash;
     check_identity();
     const auto summary = data::summary(dataset);
     if (saved_stage != "finetune") {
       journal.write("data", {{"summary", summary},
                              {"hash", dataset.hash},
-                             {"max_length", max_length},
+                             {"inputs", kind->settings(model)},
                              {"source", source.description(model)},
                              {"fresh", loaded.report.fresh}});
       progress.title(source.description(model) + (adapted ? ", adapted from " + origin.name : ""));
       progress.line(data::summary_text(summary));
     }
-    const auto train_inputs = tokenized(tokenizer, model, dataset.train, max_length, words);
-    const auto validation_inputs = tokenized(tokenizer, model, dataset.validation, max_length, words);
-    if (train_inputs.truncated > 0)
-      progress.line(
-          fmt::format("{} of {} training texts reach the limit of {} tokens and are cut (max_length in the recipe)",
-                      train_inputs.truncated, train_inputs.size(), max_length));
+    if (!train.note.empty()) progress.line(train.note);
 
     finetune::Setting setting{.model = model};
     setting.random_copy = [&] {
@@ -194,8 +190,8 @@ struct Runner {
     };
     setting.task = dataset.task;
     setting.label_names = dataset.label_names;
-    setting.train = {&train_inputs, &dataset.train, words ? &train_inputs.first_tokens() : nullptr};
-    setting.validation = {&validation_inputs, &dataset.validation, words ? &validation_inputs.first_tokens() : nullptr};
+    setting.train = {train.inputs.get(), train.repeated ? &*train.repeated : &dataset.train, train.first_tokens};
+    setting.validation = {validation.inputs.get(), &dataset.validation, validation.first_tokens};
     setting.options = recipe.finetune;
     setting.training = recipe.train;
     setting.store = recipe.features;
@@ -213,26 +209,37 @@ struct Runner {
     schedule.run();
     results["finetune"] = schedule.result();
 
-    evaluate_test(model, dataset, tokenizer, max_length);
+    evaluate_test(model, dataset, *kind);
     const bool beside = recipe.lora.rank > 0 && !recipe.lora.merge;
     if (recipe.lora.rank > 0 && !beside) models::merge_lora(model);
     auto card = results["finetune"];
     if (results.contains("test")) card["test"] = results["test"];
     results["model_sha256"] =
-        export_model(folder / "model", source, model, task, dataset.label_names, tokenizer, max_length,
-                     {origin.name, dataset.task, card}, beside ? &recipe.lora : nullptr);
+        export_model(folder / "model", source, model, task, dataset.label_names, kind->files(model),
+                     {origin.name, dataset.task, kind->of_images(), card}, beside ? &recipe.lora : nullptr);
     if (recipe.features.folder.empty()) io::remove_all(folder / "features");
   }
 
-  void evaluate_test(models::Model& model, const data::Dataset& dataset, const data::Tokenizer& tokenizer,
-                     int64_t max_length) {
+  /// Skipped examples are counted with those that reading skipped.
+  Prepared prepare(TaskInputs& kind, const models::Model& model, data::Dataset& dataset, data::Examples& examples,
+                   const std::string& split) {
+    Wanted wanted{.split = split, .words = dataset.task == "tokens"};
+    if (recipe.data.bad_rows == "skip") wanted.bad_rows = data::BadRows::skip;
+    if (&examples == &dataset.train) wanted.training_seed = recipe.seed;
+    wanted.progress = [&](int64_t done, int64_t total) { progress.step("reading, " + split, done, total); };
+    auto prepared = kind.prepare(model, examples, wanted);
+    dataset.skipped.count += prepared.skipped.count;
+    for (const auto& sentence : prepared.skipped.first)
+      if (dataset.skipped.first.size() < 10) dataset.skipped.first.push_back(sentence);
+    return prepared;
+  }
+
+  void evaluate_test(models::Model& model, data::Dataset& dataset, TaskInputs& kind) {
     if (dataset.test.size() == 0) return;
-    const bool words = dataset.task == "tokens";
-    const auto inputs = tokenized(tokenizer, model, dataset.test, max_length, words);
-    const features::Feed feed(model, inputs);
+    const auto test = prepare(kind, model, dataset, dataset.test, "test");
+    const features::Feed feed(model, *test.inputs);
     model.unfreeze_only(model.all_groups());  // nothing is stored for the test split
-    const train::Supervised stream(model, feed, dataset.task, dataset.label_names, dataset.test,
-                                   words ? &inputs.first_tokens() : nullptr);
+    const train::Supervised stream(model, feed, dataset.task, dataset.label_names, dataset.test, test.first_tokens);
     results["test"] = train::all_metrics(
         train::evaluate(model, stream, recipe.train.micro_batch_tokens, recipe.train.precision == "bfloat16"));
     results["test"]["examples"] = dataset.test.size();

@@ -8,7 +8,7 @@
 #include "graft/features/feed.h"
 #include "graft/run/find_source.h"
 #include "graft/run/pipeline.h"
-#include "graft/run/text_task.h"
+#include "graft/run/task_inputs.h"
 #include "graft/train/batches.h"
 #include "graft/train/phase.h"
 #include "graft/train/supervised.h"
@@ -67,22 +67,24 @@ Json plan_recipe(const Recipe& recipe, Purpose purpose, report::Progress& progre
   const auto origin = find_source(recipe.source, recipe.sources, progress);
   auto source = models::Source::open(origin.folder);
   source.name = origin.name;
-  const auto tokenizer = data::Tokenizer::load(source.folder);
-  check_tokenizer(tokenizer, source);
   if (purpose == Purpose::adapt)
     return {{"source", source.name}, {"phases", {{{"phase", "adapt"}, {"epochs", recipe.adapt.epochs}}}}};
-  const auto dataset = data::read_dataset(recipe.data, recipe.seed);
+  const auto kind = task_inputs(source, recipe.max_length, recipe.images);
+  kind->settle(source);
+  auto dataset = kind->read(recipe.data, recipe.seed, {});
   progress.line(data::summary_text(data::summary(dataset)));
   const models::Task task{dataset.task,
                           dataset.task == "regression" ? 1 : static_cast<int64_t>(dataset.label_names.size())};
   const auto loaded = models::load(source, task, recipe.seed, false);
   auto& model = *loaded.model;
-  const bool words = dataset.task == "tokens";
-  const auto max_length = length_limit(recipe.max_length, tokenizer, model);
-  const auto inputs = tokenized(tokenizer, model, dataset.train, max_length, words);
+  Wanted wanted{.split = "training", .words = dataset.task == "tokens"};
+  if (recipe.data.bad_rows == "skip") wanted.bad_rows = data::BadRows::skip;
+  wanted.training_seed = recipe.seed;
+  const auto train = kind->prepare(model, dataset.train, wanted);
+  const auto& inputs = *train.inputs;
   const features::Feed feed(model, inputs);
-  const train::Supervised stream(model, feed, dataset.task, dataset.label_names, dataset.train,
-                                 words ? &inputs.first_tokens() : nullptr);
+  const train::Supervised stream(model, feed, dataset.task, dataset.label_names,
+                                 train.repeated ? *train.repeated : dataset.train, train.first_tokens);
 
   const auto& chain = model.chains.front();
   const auto blocks = static_cast<int64_t>(chain.blocks.size());

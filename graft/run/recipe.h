@@ -3,6 +3,7 @@
 
 #include "graft/adapt/options.h"
 #include "graft/data/dataset.h"
+#include "graft/data/images/options.h"
 #include "graft/features/options.h"
 #include "graft/finetune/options.h"
 #include "graft/models/lora_options.h"
@@ -17,6 +18,7 @@ struct Recipe {
   int64_t seed = 0;
   int64_t max_length = 128;
   data::DataOptions data;
+  data::ImageOptions images;
   adapt::AdaptOptions adapt;
   finetune::FinetuneOptions finetune;
   train::TrainOptions train;
@@ -31,6 +33,7 @@ struct Recipe {
     field("seed", seed, "of everything random");
     field("max_length", max_length, "most tokens of a text; the rest is cut off");
     field("data", data, "labelled examples");
+    field("images", images, "how image files are read, for image models");
     field("adapt", adapt, "domain-adaptive pre-training");
     field("finetune", finetune, "the progressive schedule");
     field("train", train, "what all phases share");

@@ -64,6 +64,7 @@ void Phase::run(const PhaseHooks& hooks) {
       // One step ahead, so that the first step learns too.
       const double position =
           static_cast<double>(state_.epoch * steps + state_.step + 1) / static_cast<double>(plan_.epochs * steps + 1);
+      if (state_.step + 1 < steps) train_.expect(batches[state_.step + 1], epoch);
       train_step(batches[state_.step], position);
       if (hooks.step_done)
         hooks.step_done(state_.epoch, state_.step + 1, steps,

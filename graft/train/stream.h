@@ -26,6 +26,8 @@ struct Stream {
   virtual int64_t rows(int64_t example) const = 0;
   /// Per chain, the activations that enter its boundary.
   virtual std::map<std::string, Activations> enter(const std::vector<int64_t>& examples, uint64_t epoch) const = 0;
+  /// Says that enter() will be called for these examples next.
+  virtual void expect(const std::vector<int64_t>&, uint64_t) const {}
   /// At which positions the last block is computed; nullopt: where the head reads.
   virtual std::optional<Reads> reads(const std::vector<int64_t>&, uint64_t) const { return std::nullopt; }
   /// Items (examples, tokens) that the loss of these examples is summed over; may be 0.

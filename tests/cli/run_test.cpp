@@ -125,12 +125,21 @@ std::vector<std::string> with(std::vector<std::string> arguments, const std::str
 
 TEST(Run, WithoutTheStoreItEndsWithTheSameMetrics) {
   const Scratch scratch;
-  const auto stored = graft(tests::short_run(scratch, "stored")),
-             computed = graft(with(tests::short_run(scratch, "computed"), "features.enabled=false"));
+  // Batches are made of examples that cost alike, and behind a store they cost otherwise: the courses differ. What is
+  // learned does not, once it is learned.
+  const auto learning = [&](const std::string& out) {
+    auto arguments = tests::short_run(scratch, out);
+    for (const auto* setting : {"finetune.head.epochs=10", "finetune.unfreeze.epochs=10", "finetune.unfreeze.learning_rate=3e-3",
+                                "finetune.unfreeze.head_learning_rate=3e-3", "finetune.full.learning_rate=1e-3"})
+      arguments = with(arguments, setting);
+    return arguments;
+  };
+  const auto stored = graft(learning("stored")), computed = graft(with(learning("computed"), "features.enabled=false"));
   ASSERT_EQ(computed.code, 0) << computed.err;
   const auto a = validations(Json::parse(stored.out)), b = validations(Json::parse(computed.out));
   ASSERT_EQ(a.size(), b.size());
-  for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1.0 / 32) << "one of 32 validation examples";
+  EXPECT_GE(a.back(), 0.9);
+  EXPECT_NEAR(a.back(), b.back(), 1.0 / 32) << "one of 32 validation examples";
 }
 
 TEST(Run, RunsThatShareAFolderComputeFrozenBlocksOnce) {
