@@ -213,10 +213,9 @@ struct Runner {
     if (recipe.lora.rank > 0 && !beside) models::merge_lora(model);
     auto card = results["finetune"];
     if (results.contains("test")) card["test"] = results["test"];
-    results["model_sha256"] =
-        export_model(folder / "model", source, model, task, dataset.label_names, tokenizer, max_length,
-                     {fs::path(recipe.source).filename().string(), dataset.task, card},
-                     beside ? &recipe.lora : nullptr);
+    results["model_sha256"] = export_model(
+        folder / "model", source, model, task, dataset.label_names, tokenizer, max_length,
+        {fs::path(recipe.source).filename().string(), dataset.task, card}, beside ? &recipe.lora : nullptr);
     if (recipe.features.folder.empty()) io::remove_all(folder / "features");
   }
 
