@@ -183,9 +183,9 @@ LoadReport load_weights(Model& model, const Architecture& architecture, const io
   for (const auto& item : model.buffers_by_key()) loader.targets.insert(item.key(), item.value());
 
   for (const auto& [key, view] : tensors) {
-    const bool alias =
-        std::any_of(architecture.tied.begin(), architecture.tied.end(), [&](const auto& t) { return t.first == key; }) &&
-        !loader.targets.contains(key);
+    const bool alias = std::any_of(architecture.tied.begin(), architecture.tied.end(),
+                                   [&](const auto& t) { return t.first == key; }) &&
+                       !loader.targets.contains(key);
     if (alias || loader.fill(key, loader.renamed(modern(key)), view)) continue;
     if (loader.dropped_by_rule(key)) loader.report.dropped.push_back(key);
     else loader.unused.push_back(described(key, view.shape));

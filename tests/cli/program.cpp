@@ -78,22 +78,21 @@ void write_tiny_decoder(const fs::path& folder) {
   }
   for (const auto& word : {"good", "bad"}) vocabulary[word] = vocabulary.size();
   for (const auto& word : kWords) vocabulary[word] = vocabulary.size();
-  const Json begin{{"SpecialToken", {{"id", "<s>"}, {"type_id", 0}}}}, text{{"Sequence", {{"id", "A"}, {"type_id", 0}}}},
-      second{{"Sequence", {{"id", "B"}, {"type_id", 1}}}};
-  const Json tokenizer{
-      {"version", "1.0"},
-      {"truncation", nullptr},
-      {"padding", nullptr},
-      {"added_tokens", added},
-      {"normalizer", nullptr},
-      {"pre_tokenizer", {{"type", "Whitespace"}}},
-      {"post_processor",
-       {{"type", "TemplateProcessing"},
-        {"single", {begin, text}},
-        {"pair", {begin, text, second}},
-        {"special_tokens", {{"<s>", {{"id", "<s>"}, {"ids", {1}}, {"tokens", {"<s>"}}}}}}}},
-      {"decoder", nullptr},
-      {"model", {{"type", "WordLevel"}, {"vocab", vocabulary}, {"unk_token", "<unk>"}}}};
+  const Json begin{{"SpecialToken", {{"id", "<s>"}, {"type_id", 0}}}},
+      text{{"Sequence", {{"id", "A"}, {"type_id", 0}}}}, second{{"Sequence", {{"id", "B"}, {"type_id", 1}}}};
+  const Json tokenizer{{"version", "1.0"},
+                       {"truncation", nullptr},
+                       {"padding", nullptr},
+                       {"added_tokens", added},
+                       {"normalizer", nullptr},
+                       {"pre_tokenizer", {{"type", "Whitespace"}}},
+                       {"post_processor",
+                        {{"type", "TemplateProcessing"},
+                         {"single", {begin, text}},
+                         {"pair", {begin, text, second}},
+                         {"special_tokens", {{"<s>", {{"id", "<s>"}, {"ids", {1}}, {"tokens", {"<s>"}}}}}}}},
+                       {"decoder", nullptr},
+                       {"model", {{"type", "WordLevel"}, {"vocab", vocabulary}, {"unk_token", "<unk>"}}}};
   write_text(folder / "tokenizer.json", tokenizer.dump());
   write_text(folder / "tokenizer_config.json",
              R"({"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>",
