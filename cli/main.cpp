@@ -108,7 +108,8 @@ int launch(int argc, char** argv) {
   auto& evaluate = *app.add_subcommand("evaluate", "metrics of a finished model on labelled data");
   evaluate.add_option("--model", a.model, "model folder")->required();
   evaluate.add_option("--data", a.data, "a labelled file; for image models also a folder or archive")->required();
-  auto& predict = *app.add_subcommand("predict", "labels with probabilities for a file or standard input; causal models go on with the text");
+  auto& predict = *app.add_subcommand(
+      "predict", "labels with probabilities for a file or standard input; causal models go on with the text");
   predict.add_option("--model", a.model, "model folder")->required();
   predict.add_option("file", a.file,
                      "JSONL, CSV, TSV or text, - for standard input; for image models an image, folder or archive");

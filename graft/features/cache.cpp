@@ -47,7 +47,8 @@ std::vector<StoreEntry> to_prune(const std::vector<StoreEntry>& entries, const P
   uint64_t kept = 0;
   bool full = false;  // a smaller and older one does not jump the queue
   for (const auto& entry : entries) {
-    const bool goes = (rules.damaged && !entry.damage.empty()) || (rules.idle_days && entry.idle_days > *rules.idle_days);
+    const bool goes =
+        (rules.damaged && !entry.damage.empty()) || (rules.idle_days && entry.idle_days > *rules.idle_days);
     full = full || (!goes && rules.max_bytes && kept + entry.bytes > *rules.max_bytes);
     if (goes || full) out.push_back(entry);
     else kept += entry.bytes;

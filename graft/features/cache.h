@@ -25,9 +25,9 @@ struct StoreEntry {
 std::vector<StoreEntry> stores_in(const fs::path& folder, bool verify);
 
 struct PruneRules {
-  bool damaged = false;              // those whose bytes are not what was written
-  std::optional<double> idle_days;   // unused for longer
-  std::optional<uint64_t> max_bytes; // the least recently used go until the rest is no larger
+  bool damaged = false;               // those whose bytes are not what was written
+  std::optional<double> idle_days;    // unused for longer
+  std::optional<uint64_t> max_bytes;  // the least recently used go until the rest is no larger
 };
 
 /// Which of `entries` (as stores_in() orders them) the rules send away.

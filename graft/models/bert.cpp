@@ -63,7 +63,7 @@ struct BertMaskedLmHead final : Head {
 
   Outputs forward(const std::map<std::string, Activations>& ends) override {
     const auto x = norm(act(dense(ends.at("text").hidden.values)));  // (N, C)
-    return {{"logits", nn::linear(x, words->weight, bias)}};      // (N, V)
+    return {{"logits", nn::linear(x, words->weight, bias)}};         // (N, V)
   }
 
   nn::Embedding words;

@@ -68,7 +68,7 @@ struct RobertaMaskedLmHead final : Head {
 
   Outputs forward(const std::map<std::string, Activations>& ends) override {
     const auto x = norm(torch::gelu(dense(ends.at("text").hidden.values)));  // (N, C)
-    return {{"logits", nn::linear(x, words->weight, bias)}};              // (N, V)
+    return {{"logits", nn::linear(x, words->weight, bias)}};                 // (N, V)
   }
 
   nn::Embedding words;

@@ -35,8 +35,10 @@ struct Chunked : torch::autograd::Function<Chunked> {
       // softmax - onehot, 0 in rows that do not count
       auto of_logits = log_p.exp_().scatter_add_(1, target, torch::full_like(target, -1, log_p.options()));
       of_logits.mul_(counts);
-      if (hidden_learns) of_hidden.narrow(0, start, n).copy_(nn::linear(of_logits.to(weight.scalar_type()), weight.t(), Tensor()));
-      if (weight_learns) of_weight += nn::linear(of_logits.to(weight.scalar_type()).t(), x.to(weight.scalar_type()).t(), Tensor());
+      if (hidden_learns)
+        of_hidden.narrow(0, start, n).copy_(nn::linear(of_logits.to(weight.scalar_type()), weight.t(), Tensor()));
+      if (weight_learns)
+        of_weight += nn::linear(of_logits.to(weight.scalar_type()).t(), x.to(weight.scalar_type()).t(), Tensor());
     }
     context->save_for_backward({of_hidden, of_weight});
     return sum;

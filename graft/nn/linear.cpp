@@ -17,9 +17,8 @@ constexpr int64_t kLarge = 1 << 22;
 Tensor product(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias) {
   using Signature = Tensor(const Tensor&, const Tensor&, const std::optional<Tensor>&, std::string_view,
                            c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>);
-  static const auto operation = c10::Dispatcher::singleton()
-                                    .findSchemaOrThrow("mkldnn::_linear_pointwise", "")
-                                    .typed<Signature>();
+  static const auto operation =
+      c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_linear_pointwise", "").typed<Signature>();
   return operation.call(x, weight, bias, "none", c10::List<std::optional<at::Scalar>>(), "");
 }
 

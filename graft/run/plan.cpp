@@ -99,12 +99,12 @@ Json plan_recipe(const Recipe& recipe, Purpose purpose, report::Progress& progre
   const auto needed = model.head->reads();
   model.unfreeze_only(model.all_groups());  // what enters is the input itself
   const auto row_batches = train::batches_by_rows(stream, recipe.features.capture_tokens);
-  const double capture = (train_rows + validation_rows) *
-                         seconds_per_row(row_batches, stream, [&](Entering entering, const Batch&) {
-                           const torch::NoGradGuard no_grad;
-                           model.eval();
-                           model.forward(chain.name, 0, blocks, std::move(entering.at(chain.name)), needed);
-                         });
+  const double capture =
+      (train_rows + validation_rows) * seconds_per_row(row_batches, stream, [&](Entering entering, const Batch&) {
+        const torch::NoGradGuard no_grad;
+        model.eval();
+        model.forward(chain.name, 0, blocks, std::move(entering.at(chain.name)), needed);
+      });
   Json phases = Json::array();
   uint64_t disk = 0;
   double low = 0, high = 0;

@@ -49,7 +49,8 @@ TEST_F(CacheTest, ARunsFolderIsAskedForItsFeatures) {
   const Scratch run;
   fs::copy(folder.path, run / "features");
   EXPECT_EQ(stores_in(run.path, false).size(), 2u);
-  EXPECT_TRUE(message_of([&] { stores_in(run / "nowhere", false); }).find("there is no such folder") != std::string::npos);
+  EXPECT_TRUE(message_of([&] { stores_in(run / "nowhere", false); }).find("there is no such folder") !=
+              std::string::npos);
 }
 
 TEST_F(CacheTest, VerifyNamesTheExampleThatIsDamaged) {

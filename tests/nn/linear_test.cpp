@@ -41,7 +41,9 @@ TEST_P(LinearTest, EqualsTorchLinear) {
     EXPECT_LE(relative_difference(found.of_weight, expected.of_weight), 2e-6);
     EXPECT_EQ(found.of_weight.sizes(), expected.of_weight.sizes());
     EXPECT_TRUE(found.of_weight.is_contiguous());
-    if (with_bias) { EXPECT_LE(relative_difference(found.of_bias, expected.of_bias), 2e-6); }
+    if (with_bias) {
+      EXPECT_LE(relative_difference(found.of_bias, expected.of_bias), 2e-6);
+    }
   }
 }
 
