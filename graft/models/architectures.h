@@ -29,8 +29,9 @@ struct Architecture {
   std::shared_ptr<Model> (*create)(const Json& config, const Task& task);
   /// "BertForSequenceClassification": what transformers builds for the task.
   std::string (*class_name)(const Task& task);
-  std::vector<KeyRule> rules;                             // tried on every key that no parameter has
+  std::vector<KeyRule> rules;                                  // tried on every key that no parameter has
   std::vector<std::pair<std::string, std::string>> tied = {};  // (alias in some files, the parameter that it equals)
+  std::string language_task = "masked_lm";                     // what it was pretrained for: masked_lm, causal_lm
   /// Adds to the configuration what only the shapes of the tensors tell (timm and torchvision leave widths out).
   Json (*describe)(Json config, const io::TensorMap& tensors) = nullptr;
 };
@@ -42,7 +43,10 @@ const std::vector<Architecture>& architectures();
 const Architecture& find_architecture(const Json& config);
 
 Architecture bert();
+Architecture gpt_bigcode();
+Architecture llama();
 Architecture roberta();
+Architecture starcoder2();
 Architecture resnet();
 Architecture vit();
 

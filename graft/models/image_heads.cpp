@@ -12,9 +12,7 @@ Tensor pooled(const Rows& hidden, const ImageHeadOptions& o) {
   if (o.pooling == Pooling::map) return x.mean({2, 3});
   const auto B = static_cast<int64_t>(hidden.lengths.size());
   const auto tokens = x.view({B, x.size(0) / B, -1});  // images of a batch have one size
-  const auto mean = [&] {
-    return tokens.narrow(1, o.special_tokens, tokens.size(1) - o.special_tokens).mean(1);
-  };
+  const auto mean = [&] { return tokens.narrow(1, o.special_tokens, tokens.size(1) - o.special_tokens).mean(1); };
   if (o.pooling == Pooling::patches) return mean();
   const auto first = tokens.select(1, 0);
   return o.pooling == Pooling::first_and_patches ? torch::cat({first, mean()}, 1) : first;
@@ -27,9 +25,7 @@ struct ImageClassifier final : Head {
     classifier = nn::place(*this, o.classifier, nn::Linear(width, num_labels));
   }
 
-  Reads reads() const override {
-    return {options.pooling == Pooling::first ? Reads::Where::first : Reads::Where::all};
-  }
+  Reads reads() const override { return {options.pooling == Pooling::first ? Reads::Where::first : Reads::Where::all}; }
 
   Outputs forward(const std::map<std::string, Activations>& ends) override {
     auto x = pooled(ends.at("image").hidden, options);

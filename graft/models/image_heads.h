@@ -11,10 +11,10 @@ namespace graft::models {
 /// What the end of an image chain is reduced to.
 enum class Pooling {
   none,
-  first,               // the class token
-  patches,             // the mean of the tokens behind the special ones
-  first_and_patches,   // DINOv2: both, beside each other
-  map,                 // the mean over a feature map (B, C, H, W)
+  first,              // the class token
+  patches,            // the mean of the tokens behind the special ones
+  first_and_patches,  // DINOv2: both, beside each other
+  map,                // the mean over a feature map (B, C, H, W)
 };
 
 struct ImageHeadOptions {

@@ -2,7 +2,7 @@
 // Paper:    He et al. 2016, https://arxiv.org/abs/1512.03385; -D and 3x3 stem: He et al. 2019, https://arxiv.org/abs/1812.01187
 // Weights:  transformers `resnet`, timm and torchvision (one set of names), CIFAR's ResNets with shortcuts of option A.
 //           What no configuration says is read from the shapes of the tensors.
-// Parity:   tests/parity/resnet-*, transformers 5.17, timm 1.0.31, torchvision 0.26; cifar-resnet-resnet20, published weights.
+// Parity:   tests/parity/resnet-*, transformers 5.17, timm 1.0.31, torchvision 0.26, and CIFAR's kind.
 // Shapes:   B images, C channels, H by W pixels.
 #include "graft/core/error.h"
 #include "graft/models/architectures.h"
@@ -129,7 +129,10 @@ struct ResNet : Model {
     for (size_t i = 0; i < s.stem.size(); ++i) {
       const auto kernel = s.stem.size() == 1 ? s.stem_kernel : 3;
       stem.push_back(conv_norm(keys.stem_conv(i, s.stem.size()), keys.stem_norm(i, s.stem.size()),
-                               {.in = width, .out = s.stem[i], .kernel = kernel, .stride = i == 0 && !small ? 2 : 1,
+                               {.in = width,
+                                .out = s.stem[i],
+                                .kernel = kernel,
+                                .stride = i == 0 && !small ? 2 : 1,
                                 .padding = kernel / 2}));
       width = s.stem[i];
     }
@@ -143,7 +146,8 @@ struct ResNet : Model {
       stages.emplace_back();
       for (int64_t b = 0; b < s.depths[i]; ++b, ++count) {
         const bool halves = b == 0 && (i > 0 || s.downsample_in_first_stage);
-        const double rate = total > 1 ? s.drop_path_rate * static_cast<double>(count) / static_cast<double>(total - 1) : 0;
+        const double rate =
+            total > 1 ? s.drop_path_rate * static_cast<double>(count) / static_cast<double>(total - 1) : 0;
         stages.back().push_back(block(keys, i, b, width, halves ? 2 : 1, rate));
         width = s.out[i];
       }
@@ -157,14 +161,18 @@ struct ResNet : Model {
   ResNetSpec spec;
 
  protected:
-  Activations forward_block(const Chain&, int64_t index, Activations x, const ReadIndex*) override {
+  Activations forward_block(const Chain&, int64_t index, Activations x, const ReadIndex* needed) override {
     if (index > 0) {
       for (auto& block : stages[index - 1]) x.hidden.values = block.forward(x.hidden.values);
+      // Images are whole rows: leaving some out before the stage would change the batch's statistics.
+      if (needed && needed->index.defined())
+        x.hidden = {x.hidden.values.index_select(0, needed->index), needed->lengths};
       return x;
     }
     const auto& pixels = x.kept.at("pixel_values");
     GRAFT_CHECK(data, pixels.values.dim() == 4 && pixels.values.size(1) == spec.num_channels,
-                "pixel_values: an image has {} channels, the model takes {}.", pixels.values.size(1), spec.num_channels);
+                "pixel_values: an image has {} channels, the model takes {}.", pixels.values.size(1),
+                spec.num_channels);
     Activations embedded;
     auto y = pixels.values;
     for (auto& layer : stem) y = act(layer(y));
@@ -185,10 +193,10 @@ struct ResNet : Model {
     std::vector<nn::ConvOptions> options;
     if (s.bottleneck) {
       const bool early = s.downsample_in_bottleneck;
-      options = {{.in = in, .out = middle, .kernel = 1, .stride = early ? stride : 1},
-                 {.in = middle, .out = middle, .kernel = 3, .stride = early ? 1 : stride, .padding = 1,
-                  .groups = s.groups},
-                 {.in = middle, .out = out, .kernel = 1}};
+      options = {
+          {.in = in, .out = middle, .kernel = 1, .stride = early ? stride : 1},
+          {.in = middle, .out = middle, .kernel = 3, .stride = early ? 1 : stride, .padding = 1, .groups = s.groups},
+          {.in = middle, .out = out, .kernel = 1}};
     } else {
       options = {{.in = in, .out = out, .kernel = 3, .stride = stride, .padding = 1},
                  {.in = out, .out = out, .kernel = 3, .padding = 1}};
@@ -201,9 +209,8 @@ struct ResNet : Model {
         made.option_a = (out - in) / 2;
       } else {
         made.pool = s.avg_down ? stride : 1;
-        made.shortcut =
-            conv_norm(prefix + keys.shortcut_conv(s.avg_down), prefix + keys.shortcut_norm(s.avg_down),
-                      {.in = in, .out = out, .kernel = 1, .stride = s.avg_down ? 1 : stride});
+        made.shortcut = conv_norm(prefix + keys.shortcut_conv(s.avg_down), prefix + keys.shortcut_norm(s.avg_down),
+                                  {.in = in, .out = out, .kernel = 1, .stride = s.avg_down ? 1 : stride});
       }
     }
     made.module = &nn::level(*this, prefix);
@@ -313,7 +320,8 @@ std::shared_ptr<Model> create(const Json& json, const Task& task) {
 }
 
 std::string class_name(const Task& task) {
-  return task.kind == "features" ? "ResNetModel" : "ResNetForImageClassification";
+  if (task.kind == "features") return "ResNetModel";
+  return task.num_labels > 0 && task.kind != "tokens" ? "ResNetForImageClassification" : "";
 }
 
 }  // namespace
@@ -324,6 +332,7 @@ Architecture resnet() {
           .create = create,
           .class_name = class_name,
           .rules = {drop("classifier."), drop("fc."), drop("module.linear."), drop("linear.")},
+          .language_task = "",
           .describe = describe};
 }
 

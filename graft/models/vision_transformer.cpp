@@ -105,8 +105,7 @@ Tensor VisionLayer::forward(const Tensor& x, const std::vector<int64_t>& lengths
   } else {
     q = query(y), k = key(y), v = value(y);
   }
-  const auto mixed =
-      nn::attention(q, k, v, lengths, lengths, num_heads, is_training() ? attention_dropout : 0.0);
+  const auto mixed = nn::attention(q, k, v, lengths, lengths, num_heads, is_training() ? attention_dropout : 0.0);
   auto branch = dropped(output(mixed));
   if (scale1.defined()) branch = branch * scale1;
   const auto z = x + nn::drop_path(branch, B, drop_path, is_training());
@@ -130,17 +129,17 @@ VisionTransformer::VisionTransformer(VisionNames the_names, VisionOptions the_op
   GRAFT_CHECK(model, o.patch_size > 0 && o.image_size >= o.patch_size,
               "config.json: the image size {} is below the patch size {}.", o.image_size, o.patch_size);
   const auto side = o.image_size / o.patch_size, C = o.hidden_size;
-  patches = nn::place(*this, names.patches,
-                      nn::Conv2d(nn::ConvOptions{.in = o.num_channels, .out = C, .kernel = o.patch_size,
-                                                 .stride = o.patch_size, .bias = true}));
+  patches =
+      nn::place(*this, names.patches,
+                nn::Conv2d(nn::ConvOptions{
+                    .in = o.num_channels, .out = C, .kernel = o.patch_size, .stride = o.patch_size, .bias = true}));
   {
     const torch::NoGradGuard no_grad;
     patches->weight.normal_(0, kInitializerRange);
   }
   if (o.has_class_token) class_token = nn::place_parameter(*this, names.class_token, fresh({1, 1, C}));
   if (o.has_mask_token) mask_token = nn::place_buffer(*this, names.mask_token, torch::zeros({1, C}));
-  if (o.num_registers > 0)
-    registers = nn::place_parameter(*this, names.registers, fresh({1, o.num_registers, C}));
+  if (o.num_registers > 0) registers = nn::place_parameter(*this, names.registers, fresh({1, o.num_registers, C}));
   const auto table = fresh({1, o.table_prefix + side * side, C});
   positions = o.positions_train ? nn::place_parameter(*this, names.positions, table)
                                 : nn::place_buffer(*this, names.positions, table);
@@ -164,12 +163,14 @@ VisionTransformer::VisionTransformer(VisionNames the_names, VisionOptions the_op
 
 Tensor VisionTransformer::embed(const Tensor& pixels) {
   const auto& o = options;
-  GRAFT_CHECK(data, pixels.dim() == 4 && pixels.size(1) == o.num_channels && pixels.size(2) >= o.patch_size &&
-                        pixels.size(3) >= o.patch_size,
-              "pixel_values: an image has {} channels and {} by {} pixels; the model takes {} channels and at least one "
-              "patch of {} by {} pixels.",
-              pixels.dim() == 4 ? pixels.size(1) : 0, pixels.dim() == 4 ? pixels.size(2) : 0,
-              pixels.dim() == 4 ? pixels.size(3) : 0, o.num_channels, o.patch_size, o.patch_size);
+  GRAFT_CHECK(
+      data,
+      pixels.dim() == 4 && pixels.size(1) == o.num_channels && pixels.size(2) >= o.patch_size &&
+          pixels.size(3) >= o.patch_size,
+      "pixel_values: an image has {} channels and {} by {} pixels; the model takes {} channels and at least one "
+      "patch of {} by {} pixels.",
+      pixels.dim() == 4 ? pixels.size(1) : 0, pixels.dim() == 4 ? pixels.size(2) : 0,
+      pixels.dim() == 4 ? pixels.size(3) : 0, o.num_channels, o.patch_size, o.patch_size);
   const auto map = patches(pixels);  // (B, C, h, w)
   const auto B = map.size(0), h = map.size(2), w = map.size(3);
   auto tokens = map.flatten(2).transpose(1, 2);  // (B, h * w, C)

@@ -44,15 +44,16 @@ struct VisionOptions {
 
 /// One pre-norm layer. Its parts are registered below the model under the checkpoint's names.
 struct VisionLayer {
-  VisionLayer(torch::nn::Module& root, const std::string& prefix, const VisionNames& names, const VisionOptions& options,
-              double drop_path);
+  VisionLayer(torch::nn::Module& root, const std::string& prefix, const VisionNames& names,
+              const VisionOptions& options, double drop_path);
   /// x (B * T, C)
   Tensor forward(const Tensor& x, const std::vector<int64_t>& lengths);
 
   bool is_training() const { return module->is_training(); }
   torch::nn::Module* module;  // for its mode
   nn::LayerNorm norm1{nullptr}, norm2{nullptr};
-  nn::Linear query{nullptr}, key{nullptr}, value{nullptr}, qkv{nullptr}, output{nullptr}, inner{nullptr}, outer{nullptr};
+  nn::Linear query{nullptr}, key{nullptr}, value{nullptr}, qkv{nullptr}, output{nullptr}, inner{nullptr},
+      outer{nullptr};
   Tensor scale1, scale2;  // (C)
   nn::Activation act;
   bool swiglu;

@@ -54,8 +54,8 @@ std::shared_ptr<Model> from_transformers(const Json& json, const Task& task) {
   o.attention_dropout = c.attention_probs_dropout_prob;
   const auto model = std::make_shared<VisionTransformer>(VisionNames::transformers("vit", false), o);
   ImageHeadOptions head{.pooling = Pooling::first, .width = c.hidden_size, .classifier = "classifier"};
-  model->head = task.kind == "features" ? image_features(head, "vit.pooler.dense")
-                                        : image_classifier(head, task.num_labels);
+  model->head =
+      task.kind == "features" ? image_features(head, "vit.pooler.dense") : image_classifier(head, task.num_labels);
   return model;
 }
 
@@ -107,10 +107,11 @@ std::shared_ptr<Model> from_timm(const Json& json, const Task& task) {
   }
   if (name.find("dinov2") != std::string::npos) published.init_values = 1e-5;
   const auto c = read_config<TimmViT>(json.value("model_args", Json::object()), published);
-  GRAFT_CHECK(model, !c.qk_norm && !c.pre_norm && name.find("clip") == std::string::npos,
-              "config.json: `{}` has norms inside the attention or before the first layer, which graft does not compute "
-              "for timm's ViT.",
-              name);
+  GRAFT_CHECK(
+      model, !c.qk_norm && !c.pre_norm && name.find("clip") == std::string::npos,
+      "config.json: `{}` has norms inside the attention or before the first layer, which graft does not compute "
+      "for timm's ViT.",
+      name);
   VisionOptions o;
   o.hidden_size = c.embed_dim;
   o.num_layers = c.depth;
@@ -133,8 +134,8 @@ std::shared_ptr<Model> from_timm(const Json& json, const Task& task) {
     o.drop_path.push_back(c.depth > 1 ? c.drop_path_rate * static_cast<double>(i) / static_cast<double>(c.depth - 1)
                                       : c.drop_path_rate);
   const auto pool = json.value("model_args", Json::object()).value("global_pool", json.value("global_pool", "token"));
-  GRAFT_CHECK(model, pool == "token" || pool == "avg", "config.json: global_pool `{}` is not computed; `token` and `avg` are.",
-              pool);
+  GRAFT_CHECK(model, pool == "token" || pool == "avg",
+              "config.json: global_pool `{}` is not computed; `token` and `avg` are.", pool);
   const bool average = pool == "avg", fc_norm = c.fc_norm.value_or(average);
   o.final_norm = !fc_norm;
   const auto model = std::make_shared<VisionTransformer>(VisionNames::timm(), o);
@@ -155,7 +156,8 @@ std::shared_ptr<Model> create(const Json& json, const Task& task) {
 }
 
 std::string class_name(const Task& task) {
-  return task.kind == "features" ? "ViTModel" : "ViTForImageClassification";
+  if (task.kind == "features") return "ViTModel";
+  return task.num_labels > 0 && task.kind != "tokens" ? "ViTForImageClassification" : "";
 }
 
 }  // namespace
@@ -166,7 +168,8 @@ Architecture vit() {
           .create = create,
           .class_name = class_name,
           .rules = {drop("vit.pooler."), drop("classifier."), drop("head."), drop("fc_norm."), drop("pre_logits."),
-                    drop("vit.embeddings.mask_token"), drop("decoder.")}};
+                    drop("vit.embeddings.mask_token"), drop("decoder.")},
+          .language_task = ""};
 }
 
 }  // namespace graft::models

@@ -28,8 +28,8 @@ Tensor BatchNormImpl::forward(const Tensor& x) {
     const torch::NoGradGuard no_grad;
     num_batches_tracked.add_(1);
   }
-  return attached(
-      x, torch::batch_norm(x, weight, bias, running_mean, running_var, is_training(), momentum, eps, false));
+  return attached(x,
+                  torch::batch_norm(x, weight, bias, running_mean, running_var, is_training(), momentum, eps, false));
 }
 
 }  // namespace graft::nn

@@ -16,8 +16,7 @@ inline torch::nn::Module& level(torch::nn::Module& root, const std::string& path
   const auto dot = path.find('.');
   const auto name = path.substr(0, dot);
   for (auto& child : root.named_children())
-    if (child.key() == name)
-      return level(*child.value(), dot == std::string::npos ? "" : path.substr(dot + 1));
+    if (child.key() == name) return level(*child.value(), dot == std::string::npos ? "" : path.substr(dot + 1));
   const auto made = root.register_module(name, std::make_shared<torch::nn::Module>());
   return level(*made, dot == std::string::npos ? "" : path.substr(dot + 1));
 }

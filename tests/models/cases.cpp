@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "graft/core/hash.h"
 #include "graft/core/random.h"
 
 namespace graft::tests {
@@ -23,8 +24,64 @@ Json tiny_config(const std::string& model_type, double dropout) {
           {"layer_norm_eps", 1e-5},
           {"hidden_dropout_prob", dropout},
           {"attention_probs_dropout_prob", dropout},
-          {"hidden_act", "gelu"}};
+          {"hidden_act", "gelu"},
+          // decoders
+          {"num_key_value_heads", 1},
+          {"attention_dropout", dropout},
+          {"residual_dropout", dropout},
+          {"embedding_dropout", dropout},
+          {"sliding_window", 3},
+          {"n_embd", 16},
+          {"n_layer", 3},
+          {"n_head", 2},
+          {"n_positions", 20},
+          {"resid_pdrop", dropout},
+          {"embd_pdrop", dropout},
+          {"attn_pdrop", dropout}};
 }
+
+/// The same for images of 16 x 16; batch norms and drop path too.
+Json tiny_image_config(const std::string& model_type, double dropout) {
+  if (model_type == "resnet")
+    return {{"architecture", "resnet10"},
+            {"resnet",
+             {{"stem", {6}},
+              {"stem_kernel", 3},
+              {"depths", {1, 2}},
+              {"middle", {6, 10}},
+              {"out", {6, 10}},
+              {"bottleneck", false},
+              {"drop_path_rate", dropout},
+              {"drop_rate", dropout}}}};
+  auto config = tiny_config(model_type, dropout);
+  config["image_size"] = 16;
+  config["patch_size"] = 8;
+  return config;
+}
+
+/// Random pixels.
+class RandomImages final : public features::Inputs {
+ public:
+  RandomImages(int64_t examples, uint64_t seed) : pixels_(torch::empty({examples, 3, 16, 16})) {
+    Random random(seed);
+    for (int64_t i = 0; i < pixels_.numel(); ++i)
+      pixels_.data_ptr<float>()[i] = static_cast<float>(2 * random.uniform() - 1);
+  }
+  int64_t size() const override { return pixels_.size(0); }
+  int64_t length(int64_t) const override { return 1; }
+  Activations batch(const std::string&, const std::vector<int64_t>& examples) const override {
+    Activations x;
+    x.kept["pixel_values"] = {pixels_.index_select(0, torch::tensor(examples)),
+                              std::vector<int64_t>(examples.size(), 1)};
+    return x;
+  }
+  std::string hash() const override { return Sha256().update(pixels_.const_data_ptr(), pixels_.nbytes()).hex(); }
+
+ private:
+  Tensor pixels_;
+};
+
+bool is_of_images(const std::string& model_type) { return model_type == "resnet" || model_type == "vit"; }
 
 std::unique_ptr<features::Inputs> random_text(const Model& model, int64_t examples, uint64_t seed) {
   auto inputs = std::make_unique<features::TextInputs>(model, 16);
@@ -69,19 +126,28 @@ Case::Case(const std::string& name, uint64_t seed, double dropout) : name(name) 
     inputs = std::make_unique<ToyInputs>(kTrain, 5);
     validation_inputs = std::make_unique<ToyInputs>(kValidation, 6);
   } else {
-    const auto type = name.substr(0, name.find('_'));
+    std::string type;
+    for (const auto& row : architectures())
+      if (name.starts_with(row.model_type + "_")) type = row.model_type;
     const auto head = name.substr(type.size() + 1);
-    const auto config = tiny_config(type, dropout);
+    const auto of_images = is_of_images(type);
+    const auto config = of_images ? tiny_image_config(type, dropout) : tiny_config(type, dropout);
     architecture = &find_architecture(config);
-    task = head == "masked_lm" ? "tokens" : head;
-    if (head == "masked_lm") labels = 37;
+    const bool language = head == "masked_lm" || head == "causal_lm";
+    task = language ? "tokens" : head;
+    if (language) labels = 37;
     torch::manual_seed(seed);
     model = architecture->create(config, {head, labels});
     const torch::NoGradGuard no_grad;
     for (auto& item : model->parameters_by_key())
       if (item.value().dim() > 1) item.value().normal_(0, 0.25);
-    inputs = random_text(*model, kTrain, 5);
-    validation_inputs = random_text(*model, kValidation, 6);
+    if (of_images) {
+      inputs = std::make_unique<RandomImages>(kTrain, 5);
+      validation_inputs = std::make_unique<RandomImages>(kValidation, 6);
+    } else {
+      inputs = random_text(*model, kTrain, 5);
+      validation_inputs = random_text(*model, kValidation, 6);
+    }
   }
   for (int64_t k = 0; k < labels; ++k) label_names.push_back(std::to_string(k));
   label(*inputs, labels, 7, examples, first_tokens);
@@ -91,15 +157,12 @@ Case::Case(const std::string& name, uint64_t seed, double dropout) : name(name) 
 std::vector<std::string> case_names() {
   auto names = toy_names();
   for (const auto& row : architectures())
-    for (const auto* head : {"classification", "tokens", "masked_lm"}) names.push_back(row.model_type + "_" + head);
+    for (const auto& head : {std::string("classification"), std::string("tokens"), row.language_task})
+      if (!is_of_images(row.model_type) || head == "classification") names.push_back(row.model_type + "_" + head);
   return names;
 }
 
-std::set<std::string> all_groups(const Model& model) {
-  std::set<std::string> names{"head"};
-  for (const auto& group : model.groups) names.insert(group.name);
-  return names;
-}
+std::set<std::string> all_groups(const Model& model) { return model.all_groups(); }
 
 std::vector<std::set<std::string>> trainable_sets(const Model& model) {
   std::vector<std::set<std::string>> sets{{"head"}, all_groups(model), {model.groups.front().name, "head"}};

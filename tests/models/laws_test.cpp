@@ -123,7 +123,8 @@ TEST_P(Laws, FrozenParametersGetNoGradientAndOthersTheWholeModels) {
   for (const auto& trainable : trainable_sets(model)) {
     model.unfreeze_only(trainable);
     for (const auto& item : model.parameters_by_key())
-      EXPECT_TRUE(trainable.contains(model.group_of(item.key())) || !item.value().grad().defined()) << item.key() << " keeps a gradient of before";
+      EXPECT_TRUE(trainable.contains(model.group_of(item.key())) || !item.value().grad().defined())
+          << item.key() << " keeps a gradient of before";
     forget_gradients(model);
     stream.loss_sum(train::forward_behind(model, stream.enter(examples, 0), std::nullopt), examples, 0).backward();
     for (const auto& item : model.parameters_by_key()) {
@@ -294,7 +295,10 @@ TEST_P(Laws, StoredActivationsEqualThoseComputedInPlace) {
         const auto stored = feed.enter(chain.name, boundary, examples, reads);
         EXPECT_EQ(stored.hidden.lengths, x.hidden.lengths);
         EXPECT_TRUE(!bits || same(stored.hidden.values, x.hidden.values)) << chain.name << " " << boundary;
-        EXPECT_LE(relative_difference(stored.hidden.values, x.hidden.values), 1e-6) << chain.name << " " << boundary;
+        // Decoders leave the residual stream without a norm, so their last bits are fewer.
+        const double tolerance = c.architecture && c.architecture->language_task == "causal_lm" ? 3e-6 : 1e-6;
+        EXPECT_LE(relative_difference(stored.hidden.values, x.hidden.values), tolerance)
+            << chain.name << " " << boundary;
         std::vector<std::string> slots;
         for (const auto& [slot, rows] : stored.kept) {
           slots.push_back(slot);
@@ -403,7 +407,7 @@ TEST_P(Laws, SaveLoadSaveIsByteEqual) {
   io::write_safetensors(scratch / "a.safetensors", to_views(tensors_of(model)));
   Case other(GetParam(), 2);
   for (const auto& [key, value] : tensors_of(*other.model))
-    EXPECT_TRUE(value.dim() == 1 || !same(value, tensors_of(model).at(key))) << key;
+    EXPECT_TRUE(value.dim() < 2 || !same(value, tensors_of(model).at(key))) << key;
   const auto report =
       load_weights(*other.model, architecture, io::read_safetensors(scratch / "a.safetensors").tensors, "a", false);
   EXPECT_TRUE(report.fresh.empty());

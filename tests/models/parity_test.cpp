@@ -35,10 +35,7 @@ class Parity : public testing::TestWithParam<std::string> {};
 
 TEST_P(Parity, OutputsAndGradientsEqualTheReference) {
   at::set_num_threads(1);
-  auto folder = fixture("parity/" + GetParam());
-  // Published weights are not copied into this repository; they stand beside it where parity was prepared.
-  if (!std::filesystem::exists(folder)) folder = fixture("../../shared/parity/" + GetParam());
-  if (!std::filesystem::exists(folder)) GTEST_SKIP() << GetParam() << " is not on this machine";
+  const auto folder = fixture("parity/" + GetParam());
   const auto meta = Json::parse(io::read_file(folder / "meta.json"));
   const auto inputs = tensors_of(folder / "inputs.safetensors");
   auto source = Source::open(folder / "model");
@@ -86,12 +83,21 @@ INSTANTIATE_TEST_SUITE_P(Roberta, Parity, testing::Values("roberta-model", "robe
                              if (c == '-') c = '_';
                            return name;
                          });
+INSTANTIATE_TEST_SUITE_P(Decoders, Parity,
+                         testing::Values("llama-causal", "llama-tied-llama3", "llama-bf16-shards", "llama-seqcls",
+                                         "gpt_bigcode-mqa", "starcoder2-gqa"),
+                         [](const auto& info) {
+                           auto name = info.param;
+                           for (auto& c : name)
+                             if (c == '-') c = '_';
+                           return name;
+                         });
 
 INSTANTIATE_TEST_SUITE_P(Images, Parity,
                          testing::Values("vit-hf-classifier", "vit-hf-model", "vit-hf-interpolated", "vit-timm-token",
                                          "vit-timm-avg", "resnet-hf-basic", "resnet-hf-bottleneck", "resnet-timm-basic",
                                          "resnet-timm-bottleneck", "resnet-torchvision-basic",
-                                         "resnet-torchvision-bottleneck", "cifar-resnet-resnet20"),
+                                         "resnet-torchvision-bottleneck", "resnet-cifar"),
                          [](const auto& info) {
                            auto name = info.param;
                            for (auto& c : name)

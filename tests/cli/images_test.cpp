@@ -1,0 +1,167 @@
+// Images as a user has them, through the whole program.
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <set>
+
+#include "graft/core/random.h"
+#include "graft/io/checkpoint.h"
+#include "graft/io/safetensors.h"
+#include "tests/cli/program.h"
+
+namespace graft {
+namespace {
+
+using tests::fixture;
+using tests::graft;
+using tests::Scratch;
+
+TEST(PreprocessCommand, WritesWhatTheReferenceGives) {
+  const Scratch scratch;
+  const auto folder = fixture("parity/preprocess/clip");
+  const auto outcome =
+      graft({"preprocess", "--json", "--sixteen-bit", "saturate", "--model", folder.string(), "--outputs",
+             (scratch / "out.safetensors").string(), fixture("parity/preprocess/images").string()});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(Json::parse(outcome.out)["images"], 12);
+  const auto found = io::read_safetensors(scratch / "out.safetensors"),
+             wanted = io::read_safetensors(folder / "pixel_values.safetensors");
+  ASSERT_EQ(found.tensors.size(), wanted.tensors.size());
+  for (const auto& [name, view] : wanted.tensors) {
+    const auto& ours = found.tensors.at(name);
+    ASSERT_EQ(ours.shape, view.shape) << name;
+    for (int64_t i = 0; i < io::element_count(view.shape); ++i) {
+      float a = 0, b = 0;
+      std::memcpy(&a, ours.data + 4 * i, 4), std::memcpy(&b, view.data + 4 * i, 4);
+      ASSERT_NEAR(a, b, 1e-6) << name;
+    }
+  }
+}
+
+TEST(PreprocessCommand, ABadImageIsNamed) {
+  const Scratch scratch;
+  for (const auto* name : {"truncated.jpg", "bomb.png", "empty.png", "text.jpg"}) {
+    const auto outcome = graft({"preprocess", "--model", fixture("parity/preprocess/vit").string(), "--outputs",
+                                (scratch / "out.safetensors").string(), fixture("images/bad").string() + "/" + name});
+    EXPECT_EQ(outcome.code, 3) << outcome.err;
+    EXPECT_NE(outcome.err.find(name), std::string::npos) << outcome.err;
+    EXPECT_FALSE(std::filesystem::exists(scratch / "out.safetensors"));
+  }
+}
+
+// ---- a whole run
+
+/// 32 x 32 pixels, 24 bits: a noisy image, bright above or below.
+void write_bmp(const std::filesystem::path& path, bool bright_above, Random& random) {
+  constexpr int kSide = 32;
+  std::string bytes("BM");
+  const auto put = [&](uint32_t value, int size) {
+    for (int i = 0; i < size; ++i) bytes.push_back(static_cast<char>(value >> (8 * i)));
+  };
+  for (const uint32_t field : {54U + 3 * kSide * kSide, 0U, 54U, 40U, 1U * kSide, 1U * kSide}) put(field, 4);
+  put(1, 2), put(24, 2);
+  for (int i = 0; i < 6; ++i) put(0, 4);
+  for (int y = 0; y < kSide; ++y)  // the lowest row first
+    for (int i = 0; i < 3 * kSide; ++i)
+      put(static_cast<uint32_t>(random.below(120)) + ((y >= kSide / 2) == bright_above ? 120 : 0), 1);
+  std::filesystem::create_directories(path.parent_path());
+  tests::write_text(path, bytes);
+}
+
+void write_images(const std::filesystem::path& folder) {
+  Random random(3);
+  for (const auto& [split, count] : {std::pair{"train", 24}, {"validation", 12}, {"test", 8}})
+    for (int i = 0; i < count; ++i) {
+      const bool above = i % 2 == 0;
+      write_bmp(folder / split / (above ? "above" : "below") / (std::to_string(i) + ".bmp"), above, random);
+    }
+}
+
+class ImageRun : public testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    std::filesystem::copy(fixture(std::string("parity/") + GetParam() + "/model"), scratch / "source",
+                          std::filesystem::copy_options::recursive);
+    std::filesystem::remove(scratch / "source" / "preprocessor_config.json");
+    if (std::string(GetParam()) != "resnet-timm-basic")
+      tests::write_text(scratch / "source" / "transform.json", R"({"resize_size": 32, "crop_size": 32})");
+    write_images(scratch / "data");
+  }
+  std::vector<std::string> run(const std::string& out) const {
+    std::vector<std::string> arguments{"run",
+                                       "--quiet",
+                                       "--json",
+                                       "--source",
+                                       (scratch / "source").string(),
+                                       "--data",
+                                       (scratch / "data").string(),
+                                       "--out",
+                                       (scratch / out).string()};
+    for (const auto* setting :
+         {"finetune.head.epochs=2", "finetune.head.min_epochs=1", "finetune.head.learning_rates=[1e-2]",
+          "finetune.head.weight_decays=[0.01]", "finetune.unfreeze.max_units=1", "finetune.unfreeze.epochs=1",
+          "finetune.unfreeze.patience_units=0", "finetune.full.when=always", "finetune.full.epochs=1",
+          "train.checkpoint_seconds=0", "train.batch_size=8", "train.threads=1"})
+      arguments.insert(arguments.end(), {"--set", setting});
+    return arguments;
+  }
+  Scratch scratch;
+};
+
+TEST_P(ImageRun, LeavesAModelInTheSourcesLayoutThatEvaluatesAlike) {
+  const auto outcome = graft(run("run"));
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const auto result = Json::parse(outcome.out);
+  EXPECT_EQ(result["finetune"]["phases"].size(), 3u);  // head, one unit, full
+  const auto model = scratch / "run" / "model";
+  // The same keys as the source has, and the preprocessing beside them.
+  const auto keys = [](const std::filesystem::path& folder) {
+    std::set<std::string> names;
+    for (const auto& item : io::read_checkpoint(folder).tensors) names.insert(item.first);
+    return names;
+  };
+  EXPECT_EQ(keys(model), keys(scratch / "source"));
+  EXPECT_EQ(std::filesystem::exists(model / "config.json"), std::filesystem::exists(scratch / "source/config.json"));
+  EXPECT_EQ(std::filesystem::exists(model / "transform.json"),
+            std::filesystem::exists(scratch / "source/transform.json"));
+  const auto evaluation =
+      graft({"evaluate", "--model", model.string(), "--data", (scratch / "data" / "test").string(), "--json"});
+  ASSERT_EQ(evaluation.code, 0) << evaluation.err;
+  EXPECT_EQ(Json::parse(evaluation.out)["metrics"]["accuracy"], result["test"]["accuracy"]);
+  const auto prediction =
+      graft({"predict", "--model", model.string(), "--json", (scratch / "data/test/above/0.bmp").string()});
+  ASSERT_EQ(prediction.code, 0) << prediction.err;
+  const auto probabilities = Json::parse(prediction.out)["probabilities"];
+  EXPECT_NEAR(probabilities["above"].get<double>() + probabilities["below"].get<double>(), 1, 1e-5);
+}
+
+TEST_P(ImageRun, ResumedAfterAKillItEndsWithTheSameBytes) {
+  ASSERT_EQ(graft(run("whole")).code, 0);
+  const auto expected = tests::run_fingerprint(scratch / "whole");
+  int killed = 0;
+  for (const int operation : {25, 60, 110, 170}) {
+    const auto name = "run" + std::to_string(operation);
+    const auto first = graft(run(name), "", {"GRAFT_TEST_FAULT=kill:" + std::to_string(operation)});
+    if (first.code == 0) continue;  // it needs fewer operations than that
+    ASSERT_EQ(first.code, 128 + SIGKILL) << first.err;
+    ++killed;
+    auto again = run(name);
+    if (std::filesystem::exists(scratch / name / "recipe.toml"))
+      again = {"run", "--quiet", "--resume", (scratch / name).string()};
+    const auto resumed = graft(again);
+    ASSERT_EQ(resumed.code, 0) << "operation " << operation << ": " << resumed.err;
+    EXPECT_EQ(tests::run_fingerprint(scratch / name), expected) << "operation " << operation;
+  }
+  EXPECT_GE(killed, 2);
+}
+
+INSTANTIATE_TEST_SUITE_P(Sources, ImageRun, testing::Values("vit-hf-classifier", "resnet-timm-basic", "resnet-cifar"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           for (auto& c : name)
+                             if (c == '-') c = '_';
+                           return name;
+                         });
+
+}  // namespace
+}  // namespace graft
