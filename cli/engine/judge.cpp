@@ -171,6 +171,15 @@ Json evaluate_command(const Json& request) {
   // A folder of images may hold the classes, or splits of which the test split is meant.
   const bool folder = judge.kind->of_images() && !data::is_table(file);
   (folder ? options.path : options.test) = file;
+  GRAFT_CHECK(
+      model, judge.task.kind == "regression" || static_cast<int64_t>(judge.names.size()) == judge.task.num_labels,
+      "{}: does not name its {} classes, so they cannot be told in the data. Write \"label_names\", a list in the "
+      "order of the classes, into {}.",
+      judge.source.folder.string(), judge.task.num_labels,
+      judge.source.config.contains("layout")
+          ? "a graft.json beside the weights: {\"model_type\": \"resnet\", \"layout\": \"torchvision\", "
+            "\"label_names\": [...]}"
+          : "its config.json");
   auto dataset = judge.kind->read(options, 0, judge.names);
   auto& examples = dataset.test.size() > 0 ? dataset.test : dataset.validation;
   const auto prepared =

@@ -9,7 +9,7 @@ namespace graft::models {
 
 const std::vector<Architecture>& architectures() {
   static const std::vector<Architecture> kTable{bert(),       roberta(), llama(), gpt_bigcode(),
-                                                starcoder2(), resnet(),  vit()};
+                                                starcoder2(), resnet(),  vit(),   dinov2()};
   return kTable;
 }
 

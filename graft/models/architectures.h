@@ -43,6 +43,7 @@ const std::vector<Architecture>& architectures();
 const Architecture& find_architecture(const Json& config);
 
 Architecture bert();
+Architecture dinov2();
 Architecture gpt_bigcode();
 Architecture llama();
 Architecture roberta();

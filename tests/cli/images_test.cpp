@@ -135,6 +135,23 @@ TEST_P(ImageRun, LeavesAModelInTheSourcesLayoutThatEvaluatesAlike) {
   EXPECT_NEAR(probabilities["above"].get<double>() + probabilities["below"].get<double>(), 1, 1e-5);
 }
 
+TEST(ImageEvaluate, AModelWithoutClassNamesSaysHowToNameThem) {
+  const Scratch scratch;
+  std::filesystem::copy(fixture("parity/resnet-cifar/model"), scratch / "source");
+  tests::write_text(scratch / "source" / "transform.json", R"({"resize_size": 32, "crop_size": 32})");
+  write_images(scratch / "data");
+  const std::vector<std::string> evaluate{
+      "evaluate", "--model", (scratch / "source").string(), "--data", (scratch / "data" / "test").string(), "--json"};
+  const auto refused = graft(evaluate);
+  EXPECT_EQ(refused.code, 4);
+  EXPECT_NE(refused.err.find("does not name its 5 classes"), std::string::npos) << refused.err;
+  tests::write_text(scratch / "source" / "graft.json", R"({"model_type": "resnet", "layout": "torchvision",
+                                                          "label_names": ["a", "above", "b", "below", "c"]})");
+  const auto outcome = graft(evaluate);
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(Json::parse(outcome.out)["examples"], 8);
+}
+
 TEST_P(ImageRun, ResumedAfterAKillItEndsWithTheSameBytes) {
   ASSERT_EQ(graft(run("whole")).code, 0);
   const auto expected = tests::run_fingerprint(scratch / "whole");

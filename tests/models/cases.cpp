@@ -56,6 +56,10 @@ Json tiny_image_config(const std::string& model_type, double dropout) {
   auto config = tiny_config(model_type, dropout);
   config["image_size"] = 16;
   config["patch_size"] = 8;
+  config["mlp_ratio"] = 2;
+  config["use_swiglu_ffn"] = true;
+  config["use_mask_token"] = false;
+  config["drop_path_rate"] = dropout;
   return config;
 }
 
@@ -81,7 +85,9 @@ class RandomImages final : public features::Inputs {
   Tensor pixels_;
 };
 
-bool is_of_images(const std::string& model_type) { return model_type == "resnet" || model_type == "vit"; }
+bool is_of_images(const std::string& model_type) {
+  return model_type == "resnet" || model_type == "vit" || model_type == "dinov2";
+}
 
 std::unique_ptr<features::Inputs> random_text(const Model& model, int64_t examples, uint64_t seed) {
   auto inputs = std::make_unique<features::TextInputs>(model, 16);

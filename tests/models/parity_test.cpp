@@ -97,7 +97,8 @@ INSTANTIATE_TEST_SUITE_P(Images, Parity,
                          testing::Values("vit-hf-classifier", "vit-hf-model", "vit-hf-interpolated", "vit-timm-token",
                                          "vit-timm-avg", "resnet-hf-basic", "resnet-hf-bottleneck", "resnet-timm-basic",
                                          "resnet-timm-bottleneck", "resnet-torchvision-basic",
-                                         "resnet-torchvision-bottleneck", "resnet-cifar"),
+                                         "resnet-torchvision-bottleneck", "resnet-cifar", "rad-dino-model",
+                                         "rad-dino-classifier", "dinov2-swiglu"),
                          [](const auto& info) {
                            auto name = info.param;
                            for (auto& c : name)

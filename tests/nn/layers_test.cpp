@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "graft/nn/attention.h"
+#include "graft/nn/convolution.h"
 #include "tests/fixtures.h"
 #include "tests/models/cases.h"
 
@@ -17,7 +18,7 @@ struct Shift final : Adapter {
   explicit Shift(int64_t width) { scale = register_parameter("scale", torch::full({width}, 0.5)); }
   Tensor apply(const Tensor& input, const Tensor& output) override {
     rows = input.size(0);
-    return output + scale;
+    return output + (output.dim() == 4 ? scale.view({1, -1, 1, 1}) : scale);  // of each channel
   }
   Tensor scale;
   int64_t rows = -1;
@@ -47,7 +48,7 @@ void expect_attachable(Holder layer, const Tensor& input, int64_t width) {
   EXPECT_TRUE(same(tap->output, y)) << "the tap sees what the adapter gave";
   (3 * y).sum().backward();
   EXPECT_TRUE(same(tap->gradient, torch::full_like(y, 3)));
-  EXPECT_TRUE(same(adapter->scale.grad(), torch::full({width}, 3.0 * input.size(0))));
+  EXPECT_TRUE(same(adapter->scale.grad(), torch::full({width}, 3.0 * y.numel() / width)));
   EXPECT_TRUE(layer->weight.grad().defined());
   EXPECT_TRUE(message_of([&] { layer->attach(std::make_shared<Shift>(width)); }).find("a layer carries one adapter") !=
               std::string::npos);
@@ -58,6 +59,15 @@ TEST(Layers, AnEmbeddingCarriesAnAdapterAndATap) {
   expect_attachable(Embedding(7, 4), torch::tensor({1, 6, 1}, torch::kInt64), 4);
 }
 TEST(Layers, ALayerNormCarriesAnAdapterAndATap) { expect_attachable(LayerNorm(4, 1e-5), torch::randn({5, 4}), 4); }
+
+TEST(Layers, AConvolutionCarriesAnAdapterAndATap) {
+  expect_attachable(Conv2d(ConvOptions{.in = 3, .out = 4, .kernel = 3}), torch::randn({2, 3, 5, 5}), 4);
+}
+TEST(Layers, ABatchNormCarriesAnAdapterAndATap) {
+  auto norm = BatchNorm(4);
+  norm->eval();
+  expect_attachable(norm, torch::randn({2, 4, 3, 3}), 4);
+}
 
 TEST(Layers, ThePaddingRowIsZeroAndGetsNoGradient) {
   Embedding table(5, 3, 2);
@@ -81,6 +91,8 @@ TEST_P(Attached, AnAdapterOnEachLayerBelongsToItsLayersGroup) {
     if (auto* linear = module->as<LinearImpl>()) width = linear->weight.size(0);
     if (auto* embedding = module->as<EmbeddingImpl>()) width = embedding->weight.size(1);
     if (auto* norm = module->as<LayerNormImpl>()) width = norm->weight.size(0);
+    if (auto* convolution = module->as<Conv2dImpl>()) width = convolution->weight.size(0);
+    if (auto* norm = module->as<BatchNormImpl>()) width = norm->weight.size(0);
     if (width == 0) continue;
     adapters[key] = std::make_shared<Shift>(width);
     std::dynamic_pointer_cast<Attachable>(module)->attach(adapters[key]);
