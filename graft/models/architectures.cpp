@@ -8,8 +8,8 @@
 namespace graft::models {
 
 const std::vector<Architecture>& architectures() {
-  static const std::vector<Architecture> kTable{bert(),       roberta(), llama(), gpt_bigcode(),
-                                                starcoder2(), resnet(),  vit(),   dinov2()};
+  static const std::vector<Architecture> kTable{bert(),   roberta(), llama(),  gpt_bigcode(), starcoder2(),
+                                                resnet(), vit(),     dinov2(), efficientnet()};
   return kTable;
 }
 

@@ -44,6 +44,7 @@ const Architecture& find_architecture(const Json& config);
 
 Architecture bert();
 Architecture dinov2();
+Architecture efficientnet();
 Architecture gpt_bigcode();
 Architecture llama();
 Architecture roberta();

@@ -53,6 +53,11 @@ Json tiny_image_config(const std::string& model_type, double dropout) {
               {"bottleneck", false},
               {"drop_path_rate", dropout},
               {"drop_rate", dropout}}}};
+  if (model_type == "efficientnet")
+    return {{"model_type", model_type}, {"width_coefficient", 1},  {"depth_coefficient", 1},
+            {"hidden_dim", 12},         {"kernel_sizes", {3, 5}},  {"in_channels", {32, 8}},
+            {"out_channels", {8, 16}},  {"strides", {1, 2}},       {"num_block_repeats", {1, 2}},
+            {"expand_ratios", {1, 2}},  {"dropout_rate", dropout}, {"drop_connect_rate", dropout}};
   auto config = tiny_config(model_type, dropout);
   config["image_size"] = 16;
   config["patch_size"] = 8;
@@ -86,7 +91,7 @@ class RandomImages final : public features::Inputs {
 };
 
 bool is_of_images(const std::string& model_type) {
-  return model_type == "resnet" || model_type == "vit" || model_type == "dinov2";
+  return model_type == "resnet" || model_type == "vit" || model_type == "dinov2" || model_type == "efficientnet";
 }
 
 std::unique_ptr<features::Inputs> random_text(const Model& model, int64_t examples, uint64_t seed) {

@@ -98,7 +98,8 @@ INSTANTIATE_TEST_SUITE_P(Images, Parity,
                                          "vit-timm-avg", "resnet-hf-basic", "resnet-hf-bottleneck", "resnet-timm-basic",
                                          "resnet-timm-bottleneck", "resnet-torchvision-basic",
                                          "resnet-torchvision-bottleneck", "resnet-cifar", "rad-dino-model",
-                                         "rad-dino-classifier", "dinov2-swiglu"),
+                                         "rad-dino-classifier", "dinov2-swiglu", "efficientnet-hf-classifier",
+                                         "efficientnet-timm-b0", "efficientnet-timm-tf-b0"),
                          [](const auto& info) {
                            auto name = info.param;
                            for (auto& c : name)
