@@ -7,7 +7,7 @@
 namespace graft::models {
 
 const std::vector<Architecture>& architectures() {
-  static const std::vector<Architecture> kTable{bert(), roberta()};
+  static const std::vector<Architecture> kTable{bert(), roberta(), deberta(), deberta_v2(), cxr_bert()};
   return kTable;
 }
 

@@ -30,6 +30,7 @@ struct Architecture {
   std::string (*class_name)(const Task& task);
   std::vector<KeyRule> rules;                             // tried on every key that no parameter has
   std::vector<std::pair<std::string, std::string>> tied;  // (alias in some files, the parameter that it equals)
+  std::string exported_type = {};  // model_type of what graft writes, where transformers knows only a relative ("bert")
 };
 
 const std::vector<Architecture>& architectures();
@@ -39,6 +40,9 @@ const std::vector<Architecture>& architectures();
 const Architecture& find_architecture(const Json& config);
 
 Architecture bert();
+Architecture cxr_bert();
+Architecture deberta();
+Architecture deberta_v2();
 Architecture roberta();
 
 }  // namespace graft::models

@@ -43,6 +43,29 @@ TEST(Run, GoesThroughAllStagesAndLeavesAModelThatPredicts) {
   EXPECT_EQ(Json::parse(evaluation.out)["metrics"]["accuracy"], result["test"]["accuracy"]);
 }
 
+TEST(Run, OfADebertaWithASentencePieceModelLeavesAModelThatLoadsAgain) {
+  const Scratch scratch;
+  tests::write_tiny_deberta(scratch / "source");
+  tests::write_tiny_data(scratch / "data");
+  const auto run = graft(tests::short_run(scratch, "run"));
+  ASSERT_EQ(run.code, 0) << run.err;
+  const auto result = Json::parse(run.out);
+  EXPECT_LT(result["adapt"]["after"]["loss"], result["adapt"]["before"]["loss"]);
+  EXPECT_EQ(result["finetune"]["phases"].size(), 4u);  // head, two units, full
+  const auto model = scratch / "run" / "model";
+  const auto config = Json::parse(tests::read_text(model / "config.json"));
+  EXPECT_EQ(config["architectures"][0], "DebertaV2ForSequenceClassification");
+  EXPECT_EQ(config["model_type"], "deberta-v2");
+  EXPECT_EQ(tests::read_text(model / "spm.model"), tests::read_text(scratch / "source" / "spm.model"));
+  EXPECT_FALSE(std::filesystem::exists(model / "tokenizer.json"));
+  const auto prediction = graft({"predict", "--model", model.string(), "--json"}, "this was good\n");
+  ASSERT_EQ(prediction.code, 0) << prediction.err;
+  const auto evaluation =
+      graft({"evaluate", "--model", model.string(), "--data", (scratch / "data" / "test.jsonl").string(), "--json"});
+  ASSERT_EQ(evaluation.code, 0) << evaluation.err;
+  EXPECT_EQ(Json::parse(evaluation.out)["metrics"]["accuracy"], result["test"]["accuracy"]);
+}
+
 TEST(Run, JournalSaysThatFrozenTensorsAreUnchanged) {
   const Scratch scratch;
   ASSERT_EQ(graft(tests::short_run(scratch, "run")).code, 0);

@@ -23,7 +23,13 @@ Json tiny_config(const std::string& model_type, double dropout) {
           {"layer_norm_eps", 1e-5},
           {"hidden_dropout_prob", dropout},
           {"attention_probs_dropout_prob", dropout},
-          {"hidden_act", "gelu"}};
+          {"hidden_act", "gelu"},
+          // DeBERTa: far distances share buckets, a convolution where the family has it
+          {"relative_attention", true},
+          {"pos_att_type", "c2p|p2c"},
+          {"position_buckets", 4},
+          {"norm_rel_ebd", "layer_norm"},
+          {"conv_kernel_size", 3}};
 }
 
 std::unique_ptr<features::Inputs> random_text(const Model& model, int64_t examples, uint64_t seed) {
@@ -69,7 +75,9 @@ Case::Case(const std::string& name, uint64_t seed, double dropout) : name(name) 
     inputs = std::make_unique<ToyInputs>(kTrain, 5);
     validation_inputs = std::make_unique<ToyInputs>(kValidation, 6);
   } else {
-    const auto type = name.substr(0, name.find('_'));
+    std::string type;
+    for (const auto& row : architectures())
+      if (name.starts_with(row.model_type + "_")) type = row.model_type;
     const auto head = name.substr(type.size() + 1);
     const auto config = tiny_config(type, dropout);
     architecture = &find_architecture(config);

@@ -123,7 +123,8 @@ TEST_P(Laws, FrozenParametersGetNoGradientAndOthersTheWholeModels) {
   for (const auto& trainable : trainable_sets(model)) {
     model.unfreeze_only(trainable);
     for (const auto& item : model.parameters_by_key())
-      EXPECT_TRUE(trainable.contains(model.group_of(item.key())) || !item.value().grad().defined()) << item.key() << " keeps a gradient of before";
+      EXPECT_TRUE(trainable.contains(model.group_of(item.key())) || !item.value().grad().defined())
+          << item.key() << " keeps a gradient of before";
     forget_gradients(model);
     stream.loss_sum(train::forward_behind(model, stream.enter(examples, 0), std::nullopt), examples, 0).backward();
     for (const auto& item : model.parameters_by_key()) {
@@ -485,7 +486,11 @@ TEST_P(Laws, AStateThatDoesNotFitIsASentence) {
   EXPECT_TRUE(message.starts_with("the checkpoint does not fit the run: ")) << message;
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Laws, testing::ValuesIn(case_names()), [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(All, Laws, testing::ValuesIn(case_names()), [](const auto& info) {
+  auto name = info.param;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+});
 
 }  // namespace
 }  // namespace graft::models

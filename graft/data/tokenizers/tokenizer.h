@@ -1,4 +1,4 @@
-// Text to ids: the Hugging Face `tokenizers` crate, from the files that a published model has.
+// Text to ids, from the files that a published model has: by the Hugging Face `tokenizers` crate, or by SentencePiece.
 #pragma once
 
 #include <filesystem>
@@ -25,8 +25,9 @@ struct Encoding {
 
 class Tokenizer {
  public:
-  /// `folder` holds tokenizer.json, or vocab.txt, or vocab.json and merges.txt; `tokenizer_config.json`,
-  /// `special_tokens_map.json` and `config.json` (model_type) give the settings, their published defaults the rest.
+  /// `folder` holds tokenizer.json, or vocab.txt, or vocab.json and merges.txt, or a SentencePiece model (spm.model,
+  /// tokenizer.model): the first of these that is there decides. `tokenizer_config.json`, `special_tokens_map.json` and
+  /// `config.json` (model_type) give the settings, their published defaults the rest.
   /// Throws Kind::model: nothing found (says what was looked for), a broken file (name and position).
   static Tokenizer load(const std::filesystem::path& folder);
 
@@ -59,7 +60,7 @@ class Tokenizer {
   /// Length limit from tokenizer_config.json when it is a real one (below 1e6), else nullopt.
   std::optional<int64_t> model_max_length() const;
   /// The files that make this tokenizer, to be copied beside an exported model, plus what must be written:
-  /// name -> content. Always has tokenizer.json and a tokenizer_config.json with explicit do_lower_case where it applies,
+  /// name -> content. Always has tokenizer.json (or the SentencePiece model) and a tokenizer_config.json with explicit do_lower_case where it applies,
   /// tokenizer_class and model_max_length, so that AutoTokenizer gives the same ids.
   std::vector<std::pair<std::string, std::string>> export_files(int64_t model_max_length) const;
   /// SHA-256 of what decides the ids; part of store keys.
