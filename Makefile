@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: help setup build test demo lint fresh asan bench-text clean
+.PHONY: help setup build test demo lint fresh asan interop bench-text clean
 
 export GRAFT_DEPS ?= $(CURDIR)/.deps
 export CCACHE_SLOPPINESS := pch_defines,time_macros,include_file_mtime,include_file_ctime
@@ -22,6 +22,7 @@ help:
 	@echo 'make lint        format, clang-tidy on what changed, include arrows, rustfmt'
 	@echo 'make asan        the tests that need no libtorch, under the address and undefined-behaviour sanitizers'
 	@echo 'make fresh       make test and make demo on a new Debian 12, as root and as a user'
+	@echo 'make interop     saved models in transformers, and one cache with huggingface_hub'
 	@echo 'make bench-text  graft beside transformers on one schedule (DATA=folder of JSONL files)'
 	@echo 'make clean       removes the build folders; downloads stay'
 
@@ -48,6 +49,9 @@ asan: setup
 	@cmake --preset asan-ubsan --log-level=WARNING
 	@cmake --build build-asan -j $(JOBS)
 	@ctest --test-dir build-asan --output-on-failure -j2
+
+interop: build
+	@scripts/interop
 
 bench-text: build
 	@bench/text_schedule.py --data "$${DATA:?give DATA=, a folder with train, validation and test.jsonl}" $(BENCH_ARGS)

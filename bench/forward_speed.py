@@ -92,10 +92,10 @@ def main():
         return results.part(name, measured)
 
     def labelled(side):
-        output, all_seconds = predict[side](model, many)
-        _, few_seconds = predict[side](model, few)
-        rows = map(json.loads, output.splitlines())
-        return {"all_seconds": all_seconds, "few_seconds": few_seconds, "labels": [row["label"] for row in rows]}
+        all_of_them, some = predict[side](model, many), predict[side](model, few)
+        rows = map(json.loads, all_of_them.output.splitlines())
+        return {"all_seconds": all_of_them.seconds, "few_seconds": some.seconds, "peak_bytes": all_of_them.peak_bytes,
+                "labels": [row["label"] for row in rows]}
 
     for i in range(options.repeats):
         for side in options.sides if i % 2 == 0 else options.sides[::-1]:

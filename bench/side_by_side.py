@@ -8,7 +8,9 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 import time
+import typing
 
 BENCH = pathlib.Path(__file__).resolve().parent
 ROOT = BENCH.parent
@@ -60,15 +62,42 @@ def threads():
     return len(os.sched_getaffinity(0))
 
 
+class Ran(typing.NamedTuple):
+    output: str         # what the side wrote to standard output
+    seconds: float
+    peak_bytes: int     # anonymous and shared resident memory; mapped files apart
+
+
+def resident(process):
+    """Anonymous and shared resident bytes of a process; 0 when it has ended."""
+    try:
+        lines = pathlib.Path(f"/proc/{process}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
+
+
 def run(command, **keywords):
-    """Runs one side; (its standard output, seconds). Its messages go to ours."""
+    """Runs one side. Its messages go to ours."""
     say(" ".join(map(str, command)))
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads()), "TOKENIZERS_PARALLELISM": "false", **keywords.pop("env", {})}
     start = time.monotonic()
-    result = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, env=environment, **keywords)
-    if result.returncode:
-        stop(f"the command above ended with exit code {result.returncode}")
-    return result.stdout, time.monotonic() - start
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True, env=environment, **keywords)
+    peak, ended = 0, threading.Event()
+
+    def watch():
+        nonlocal peak
+        while not ended.wait(0.02):
+            peak = max(peak, resident(process.pid))
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    output, _ = process.communicate()
+    seconds = time.monotonic() - start
+    ended.set()
+    watcher.join()
+    if process.returncode:
+        stop(f"the command above ended with exit code {process.returncode}")
+    return Ran(output, seconds, peak)
 
 
 def events(run_folder, kind, file="journal.jsonl"):

@@ -3,64 +3,93 @@
 
 usage: text_schedule.py --data DIR [--full] [--seeds 3] [--sides graft peer]
 
-Head alone 5 epochs, the last layer 5, the layer below it 5, then everything 2. AdamW, warm-up over a tenth, linear
-decay, gradients clipped at 1, batch 32. Each phase starts from the best weights, by validation accuracy, of the one
+Head alone, then `--units` layers one after another from the last, then everything; `--epochs` says how long (5 5 2).
+AdamW, warm-up over a tenth, linear decay, gradients clipped at 1, batch 32. Each phase starts from the best weights, by validation accuracy, of the one
 before, and keeps them when no epoch is better. 1,500 training and 500 validation rows, or all by --full. Both sides
 read the same files, use the same number of threads and take turns; seconds of a phase include its evaluations and, for
 graft, computing the frozen blocks. The sweep of the head and the verdict are off, so that both do the same work.
+`--long 0.1` joins texts of one label to documents of up to 512 tokens and makes a tenth of each split of them.
+Memory is the peak of anonymous and shared resident memory; mapped files apart.
 """
 import json
 import math
 import statistics
+from random import Random
 
 from side_by_side import (BENCH, GRAFT, Results, arguments, checked, cut_data, events, fresh, peer_python, result_of, run, say, settings,
-                          threads, wait_for_quiet)
+                          stop, threads, wait_for_quiet)
 
 SHARED = {"batch_size": 32, "warmup_fraction": 0.1, "weight_decay": 0.01, "max_gradient_norm": 1.0, "max_length": 128}
 HEAD, UNFREEZE, FULL, DIVISOR = 1e-3, 1e-4, 1e-5, 2.6
 
 
-def schedule_of(model, epochs):
+def schedule_of(model, epochs, units, max_length):
     """The phases, with the learning rate of each group, for a BERT of any depth."""
-    top = json.loads((model / "config.json").read_text())["num_hidden_layers"] - 1
-    last, second = f"layer {top}", f"layer {top - 1}"
-    everything = ["head", *(f"layer {i}" for i in range(top, -1, -1)), "embeddings"]
-    return {**SHARED, "phases": [
-        {"name": "head", "epochs": epochs[0], "rates": {"head": HEAD}},
-        {"name": "unfreeze 1", "epochs": epochs[1], "rates": {"head": UNFREEZE, last: UNFREEZE}},
-        {"name": "unfreeze 2", "epochs": epochs[2], "rates": {"head": UNFREEZE, last: UNFREEZE, second: UNFREEZE / DIVISOR}},
-        {"name": "full", "epochs": epochs[3], "rates": {group: FULL for group in everything}}]}
+    layers = json.loads((model / "config.json").read_text())["num_hidden_layers"]
+    if units >= layers:
+        stop(f"{model} has {layers} layers; give fewer --units")
+    from_last = [f"layer {i}" for i in range(layers - 1, -1, -1)]
+    head, unfreeze, full = epochs
+    phases = [{"name": "head", "epochs": head, "rates": {"head": HEAD}}]
+    for unit in range(1, units + 1):
+        rates = {layer: UNFREEZE / DIVISOR**depth for depth, layer in enumerate(from_last[:unit])}
+        phases.append({"name": f"unfreeze {unit}", "epochs": unfreeze, "rates": {"head": UNFREEZE, **rates}})
+    phases.append({"name": "full", "epochs": full, "rates": {group: FULL for group in ["head", *from_last, "embeddings"]}})
+    return {**SHARED, "max_length": max_length, "units": units, "layers": layers, "phases": [phase for phase in phases if phase["epochs"] > 0]}
+
+
+def with_long_documents(data, share, words):
+    """The data with a share of each split made of texts of one label, joined until a document has up to `words` words."""
+    target = data.with_name(f"{data.name}-long-{share:g}")
+    target.mkdir(exist_ok=True)
+    for split in ("train", "validation", "test"):
+        rows = [json.loads(line) for line in open(data / f"{split}.jsonl", encoding="utf-8")]
+        random = Random(split)
+        short = rows[:round(len(rows) * (1 - share))]
+        texts = {label: [row["text"] for row in rows if row["label"] == label] for label in {row["label"] for row in rows}}
+        documents = []
+        for row in rows[len(short):]:
+            text, limit = row["text"], random.randint(words // 4, words)
+            while len((longer := f"{text} {random.choice(texts[row['label']])}").split()) <= limit:
+                text = longer
+            documents.append({**row, "text": text})
+        mixed = short + documents
+        random.shuffle(mixed)
+        (target / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in mixed), encoding="utf-8")
+    return target
 
 
 def recipe_of(schedule):
     """The same schedule as keys of graft's recipe: one setting of the head, no early end, whatever the evidence says."""
-    head, first, _, full = (phase["epochs"] for phase in schedule["phases"])
+    epochs = {phase["name"]: phase["epochs"] for phase in schedule["phases"]}
+    head, full = epochs["head"], epochs.get("full", 0)
     return {"train.batch_size": schedule["batch_size"], "train.warmup_fraction": schedule["warmup_fraction"],
             "train.weight_decay": schedule["weight_decay"], "train.max_gradient_norm": schedule["max_gradient_norm"],
             "train.threads": threads(), "max_length": schedule["max_length"], "finetune.metric": "accuracy",
             "finetune.head.learning_rates": [HEAD], "finetune.head.weight_decays": [schedule["weight_decay"]],
             "finetune.head.epochs": head, "finetune.head.min_epochs": head, "finetune.head.patience": 0,
             "finetune.head.verdict": False,
-            "finetune.unfreeze.max_units": 2, "finetune.unfreeze.patience_units": 0, "finetune.unfreeze.epochs": first,
+            "finetune.unfreeze.max_units": schedule["units"], "finetune.unfreeze.patience_units": 0,
+            "finetune.unfreeze.epochs": epochs.get("unfreeze 1", 1), "features.units_ahead": schedule["units"],
             "finetune.unfreeze.learning_rate": UNFREEZE, "finetune.unfreeze.divisor": DIVISOR,
             "finetune.unfreeze.head_learning_rate": UNFREEZE,
-            "finetune.full.when": "always", "finetune.full.epochs": full, "finetune.full.patience": 0,
+            "finetune.full.when": "always" if full else "never", "finetune.full.epochs": max(1, full), "finetune.full.patience": 0,
             "finetune.full.learning_rate": FULL}
 
 
 def graft_side(data, model, folder, schedule, seed):
-    output, seconds = run([GRAFT, "run", "--source", model, "--data", data, "--out", fresh(folder), "--json", "--quiet",
-                           *settings({"seed": seed, **recipe_of(schedule)})])
+    output, seconds, peak = run([GRAFT, "run", "--source", model, "--data", data, "--out", fresh(folder), "--json", "--quiet",
+                                 *settings({"seed": seed, **recipe_of(schedule)})])
     phases = [{"phase": event["phase"], "seconds": event["seconds"], "capture_seconds": event["capture"]["seconds"],
                "validation": event["validation"]} for event in events(folder, "phase_end")]
-    return {"phases": phases, "test": result_of(output)["test"]["accuracy"], "wall_seconds": seconds}
+    return {"phases": phases, "test": result_of(output)["test"]["accuracy"], "wall_seconds": seconds, "peak_bytes": peak}
 
 
 def peer_side(data, model, folder, schedule, seed):
     fresh(folder).mkdir()
     (folder / "schedule.json").write_text(json.dumps(schedule))
-    output, seconds = run([peer_python(), BENCH / "peers/trainer_schedule.py", data, model, folder, folder / "schedule.json", seed])
-    return {**result_of(output), "wall_seconds": seconds}
+    output, seconds, peak = run([peer_python(), BENCH / "peers/trainer_schedule.py", data, model, folder, folder / "schedule.json", seed])
+    return {**result_of(output), "wall_seconds": seconds, "peak_bytes": peak}
 
 
 def show(parts, schedule, seeds):
@@ -74,10 +103,30 @@ def show(parts, schedule, seeds):
     if not (sides["graft"] and sides["peer"]):
         return
     print(f"{'phase':12}{'graft s':>10}{'peer s':>10}{'ratio':>8}")
-    for name in [phase["name"] for phase in schedule["phases"]] + ["all"]:
-        ours, theirs = (statistics.median(sum(phase["seconds"] for phase in part["phases"] if name in ("all", phase["phase"]))
+    names = [phase["name"] for phase in schedule["phases"]]
+    frozen = [name for name in names if name != "full"]
+    for title, counted in [*((name, [name]) for name in names), ("phases 1, 2", frozen), ("all", names)]:
+        ours, theirs = (statistics.median(sum(phase["seconds"] for phase in part["phases"] if phase["phase"] in counted)
                                           for part in sides[side]) for side in ("graft", "peer"))
-        print(f"{name:12}{ours:10.1f}{theirs:10.1f}{theirs / ours if ours else math.inf:8.2f}")
+        print(f"{title:12}{ours:10.1f}{theirs:10.1f}{theirs / ours if ours else math.inf:8.2f}")
+    ours, theirs = (statistics.median(part["peak_bytes"] for part in sides[side]) / 1e6 for side in ("graft", "peer"))
+    print(f"{'peak MB':12}{ours:10.0f}{theirs:10.0f}{theirs / ours:8.2f}")
+    show_bounds(schedule)
+
+
+def show_bounds(schedule):
+    """What the store alone can give by arithmetic, against a peer that runs the whole encoder forward in each epoch: a
+    phase of E epochs with F forward and B backward block passes an epoch costs the peer E (F + B) and graft, at best,
+    its share of one capture pass F and E (trained blocks forward + backward). A backward pass counts as two forward
+    ones; the last block counts where the head reads only its key and value projections (a sixth)."""
+    layers, last = schedule["layers"], 1 / 6
+    capture_left = layers - 1 + last
+    for phase in schedule["phases"]:
+        unit = 0 if phase["name"] == "head" else layers if phase["name"] == "full" else int(phase["name"].split()[1])
+        backward = 2 * unit
+        peer = phase["epochs"] * (layers + backward)
+        ours = capture_left if unit == 0 else phase["epochs"] * 3 * (unit - 1 + last)
+        print(f"bound of {phase['name']:12}{peer / ours:8.1f}")
 
 
 def main():
@@ -87,14 +136,17 @@ def main():
     parser.add_argument("--train", type=int, default=1500, help="training rows (default 1500)")
     parser.add_argument("--validation", type=int, default=500, help="validation rows (default 500)")
     parser.add_argument("--test", type=int, default=0, help="test rows (default: all)")
-    parser.add_argument("--epochs", type=int, nargs=4, default=[5, 5, 5, 2], help="of the four phases (default 5 5 5 2)")
+    parser.add_argument("--epochs", type=int, nargs=3, default=[5, 5, 2], metavar=("HEAD", "UNFREEZE", "FULL"),
+                        help="of the head, of each unit and of the full phase (default 5 5 2; FULL 0: none)")
+    parser.add_argument("--units", type=int, default=2, help="layers to unfreeze (default 2)")
+    parser.add_argument("--long", type=float, default=0, help="share of long documents (default 0)")
     options = checked(parser)
     train, validation = (0, 0) if options.full else (options.train, options.validation)
-    if options.epochs[1] != options.epochs[2]:
-        parser.error("graft gives each unit of unfreezing the same number of epochs; give the same second and third number")
 
     data = cut_data(options.data, options.out, train=train, validation=validation, test=options.test)
-    schedule = schedule_of(options.model, options.epochs)
+    if options.long:
+        data = with_long_documents(data, options.long, words=380)
+    schedule = schedule_of(options.model, options.epochs, options.units, 512 if options.long else SHARED["max_length"])
     if "peer" in options.sides:
         peer_python()
     results = Results(options.out / f"{data.name}.json", {"schedule": schedule, "data": data.name})

@@ -6,7 +6,10 @@
 #include <filesystem>
 #include <iostream>
 
+#include "cli/cache.h"
+#include "cli/commands.h"
 #include "graft/core/error.h"
+#include "graft/core/interrupt.h"
 #include "graft/io/fields.h"
 #include "graft/io/file.h"
 #include "graft/io/toml.h"
@@ -20,7 +23,12 @@ using graft::Kind;
 struct Arguments {
   std::string recipe, source, data, out, resume, corpus;
   std::string model, inputs, outputs, gradients, golden, file = "-", text = "text", pair, label = "label";
-  std::vector<std::string> set;
+  std::vector<std::string> set, stop, images;
+  int64_t max_new_tokens = 128, top_k = 0, seed = 0, batch_size = 8;
+  double temperature = 0, top_p = 1;
+  bool stream = false;
+  std::string sixteen_bit = "scale", mistakes;
+  bool fast_decode = false;
   int64_t max_length = 512, threads = 0, repeat = 1;
   double tolerance = 1e-5;
   bool json = false, quiet = false, dry_run = false;
@@ -28,7 +36,7 @@ struct Arguments {
 
 void add_run_options(CLI::App& command, Arguments& a) {
   command.add_option("recipe", a.recipe, "recipe in TOML; without one, give --data, --source and --out");
-  command.add_option("--source", a.source, "folder of the pretrained model");
+  command.add_option("--source", a.source, "the pretrained model: its folder, or ORG/NAME on the hub");
   command.add_option("--data", a.data, "labelled data: a folder of train, validation, test, or one file");
   command.add_option("--corpus", a.corpus, "unlabelled text for domain-adaptive pre-training");
   command.add_option("--out", a.out, "folder for the run");
@@ -52,6 +60,8 @@ Json recipe_of(const Arguments& a, graft::run::Purpose purpose) {
     json["output"] = a.resume;
   } else if (!a.recipe.empty()) {
     json = graft::io::parse_toml(graft::io::read_file(a.recipe), a.recipe);
+    const auto beside = std::filesystem::absolute(a.recipe).parent_path() / "sources.toml";
+    if (!json.contains("sources") && std::filesystem::exists(beside)) json["sources"] = beside.string();
   }
   if (!a.source.empty()) json["source"] = a.source;
   if (!a.out.empty()) json["output"] = a.out;
@@ -97,16 +107,27 @@ int launch(int argc, char** argv) {
 
   auto& evaluate = *app.add_subcommand("evaluate", "metrics of a finished model on labelled data");
   evaluate.add_option("--model", a.model, "model folder")->required();
-  evaluate.add_option("--data", a.data, "a labelled file")->required();
-  auto& predict = *app.add_subcommand("predict", "labels with probabilities for a file or standard input");
+  evaluate.add_option("--data", a.data, "a labelled file; for image models also a folder or archive")->required();
+  auto& predict = *app.add_subcommand(
+      "predict", "labels with probabilities for a file or standard input; causal models go on with the text");
   predict.add_option("--model", a.model, "model folder")->required();
-  predict.add_option("file", a.file, "JSONL, CSV, TSV or text; - for standard input");
+  predict.add_option("file", a.file,
+                     "JSONL, CSV, TSV or text, - for standard input; for image models an image, folder or archive");
+  predict.add_option("--max-new-tokens", a.max_new_tokens, "causal models: most tokens that are added");
+  predict.add_option("--temperature", a.temperature, "causal models: 0 for the likeliest token, else drawn");
+  predict.add_option("--top-k", a.top_k, "causal models: draw among this many; 0: all");
+  predict.add_option("--top-p", a.top_p, "causal models: draw among the likeliest that make up this share");
+  predict.add_option("--stop", a.stop, "causal models: end before this text (repeatable)")->take_all();
+  predict.add_option("--seed", a.seed, "causal models: of the draws");
+  predict.add_option("--batch-size", a.batch_size, "causal models: prompts at a time");
+  predict.add_flag("--stream", a.stream, "causal models: print each token as it comes");
   for (auto* command : {&evaluate, &predict}) {
     command->add_option("--text", a.text, "column of the text");
     command->add_option("--pair", a.pair, "column of the second text");
     command->add_option("--max-length", a.max_length, "most tokens of a text");
   }
   evaluate.add_option("--label", a.label, "column of the label");
+  evaluate.add_option("--mistakes", a.mistakes, "PNG to write: the most confident mistakes on images");
 
   auto& forward = *app.add_subcommand("forward", "tensors in, tensors out: what a model computes");
   forward.add_option("--model", a.model, "model folder")->required();
@@ -121,7 +142,38 @@ int launch(int argc, char** argv) {
   check.add_option("--tolerance", a.tolerance, "of the largest value of a tensor");
   auto& tokenize = *app.add_subcommand("tokenize", "JSON lines with `text` in, JSON lines with `ids` out");
   tokenize.add_option("--model", a.model, "model folder")->required();
+  graft::cli::CacheArguments cached;
+  auto& cache = graft::cli::add_cache_command(app, cached);
+  auto& preprocess = *app.add_subcommand("preprocess", "images in, the pixel values that a model sees out");
+  preprocess.add_option("--model", a.model, "model folder, for its preprocessing")->required();
+  preprocess.add_option("--outputs", a.outputs, "safetensors to write, by file name")->required();
+  preprocess.add_option("images", a.images, "image files, folders or archives")->required();
+  preprocess.add_option("--sixteen-bit", a.sixteen_bit, "scale keeps the range; saturate cuts off as Pillow does")
+      ->check(CLI::IsMember({"scale", "saturate"}));
+  preprocess.add_flag("--fast-decode", a.fast_decode, "decode large JPEGs smaller, and say how much that changes");
   auto& recipe = *app.add_subcommand("recipe", "every key of a recipe with its default and its meaning");
+
+  graft::cli::PullArguments wish;
+  auto& pull = *app.add_subcommand("pull", "downloads a source into the cache; goes on where it was stopped");
+  pull.add_option("id", wish.id, "ORG/NAME of the hub, or of the list that `graft sources` prints")->required();
+  pull.add_option("--revision", wish.revision, "branch, tag or commit");
+  pull.add_option("--file", wish.files, "also this file, or files by a pattern such as '*.pt' (repeatable)");
+  pull.add_flag("--quiet", wish.quiet, "no progress on standard error");
+
+  graft::cli::SourcesArguments wishes;
+  auto& sources = *app.add_subcommand(
+      "sources",
+      "the pretrained models to start from, with sizes and licences.\nRows of your own go into graft/sources.toml in "
+      "the "
+      "configuration folder, or sources.toml beside a recipe (--recipe),\nas [[source]] tables like those of "
+      "graft/select/catalogue.toml.");
+  sources.add_option("id", wishes.id, "a model or a system: everything that is known of it, and how it is known");
+  sources.add_option("--modality", wishes.modality, "image, text or multimodal");
+  sources.add_option("--domain", wishes.domain, "medical, satellite, ...; general models stay in the list");
+  sources.add_option("--max-size", wishes.max_size, "largest download: 500MB, 2GB");
+  sources.add_option("--licence,--license", wishes.licence, "a part of the licence's name: mit, apache");
+  sources.add_option("--data", wishes.data, "finds modality and domain from these data, and says why");
+  sources.add_option("--recipe", wishes.recipe, "also the sources.toml beside this recipe");
 
   try {
     app.parse(argc, argv);
@@ -133,6 +185,15 @@ int launch(int argc, char** argv) {
   if (recipe.parsed()) {
     fmt::print("{}", graft::run::recipe_reference());
     return 0;
+  }
+  if (cache.parsed()) return graft::cli::cache_command(cache, cached, a.json);
+  if (sources.parsed()) {
+    wishes.json = a.json;
+    return graft::cli::sources_command(wishes);
+  }
+  if (pull.parsed()) {
+    wish.json = a.json;
+    return graft::cli::pull_command(wish);
   }
   Json request{{"command", app.get_subcommands().front()->get_name()}, {"json", a.json}, {"quiet", a.quiet}};
   if (run.parsed() || adapt.parsed() || finetune.parsed()) {
@@ -148,6 +209,15 @@ int launch(int argc, char** argv) {
                     {"text", a.text},
                     {"pair", a.pair},
                     {"max_length", a.max_length},
+                    {"stream", a.stream},
+                    {"generation",
+                     {{"max_new_tokens", a.max_new_tokens},
+                      {"temperature", a.temperature},
+                      {"top_k", a.top_k},
+                      {"top_p", a.top_p},
+                      {"stop", a.stop},
+                      {"seed", a.seed},
+                      {"batch_size", a.batch_size}}},
                     {"inputs", a.inputs},
                     {"outputs", a.outputs},
                     {"gradients", a.gradients},
@@ -156,6 +226,10 @@ int launch(int argc, char** argv) {
                     {"threads", a.threads},
                     {"repeat", a.repeat},
                     {"data", a.data},
+                    {"mistakes", a.mistakes},
+                    {"images", a.images},
+                    {"sixteen_bit", a.sixteen_bit},
+                    {"fast_decode", a.fast_decode},
                     {"data_options", {{"text", a.text}, {"pair", a.pair}, {"label", a.label}}}});
   }
   return serve(request);
@@ -166,6 +240,9 @@ int launch(int argc, char** argv) {
 int main(int argc, char** argv) {
   try {
     return launch(argc, argv);
+  } catch (const graft::Interrupted& e) {
+    fmt::print(stderr, "\ninterrupted; what arrived is kept, and the same command goes on from there.\n");
+    return 128 + e.signal;
   } catch (const graft::Error& e) {
     fmt::print(stderr, "graft: {}\n", e.what());
     return static_cast<int>(e.kind);

@@ -3,6 +3,10 @@
 
 #include "graft/core/json.h"
 
+namespace graft::models {
+struct Source;
+}
+
 namespace graft::cli {
 
 /// run, adapt, finetune: recipe, resume, dry_run.
@@ -10,9 +14,13 @@ Json run_command(const Json& request);
 /// evaluate, predict: a finished model on a file.
 Json evaluate_command(const Json& request);
 void predict_command(const Json& request);
+/// predict on a causal model: prompts go on.
+void generate_command(const models::Source& source, const Json& request);
 /// forward, check: tensors in, tensors out.
 Json forward_command(const Json& request);
 Json check_command(const Json& request);
 void tokenize_command(const Json& request);
+/// preprocess: images in, the model's pixel values out.
+Json preprocess_command(const Json& request);
 
 }  // namespace graft::cli

@@ -3,12 +3,16 @@
 #include <iostream>
 
 #include "cli/engine/commands.h"
+#include "cli/engine/texts.h"
 #include "graft/core/error.h"
 #include "graft/core/threads.h"
+#include "graft/data/dataset_files.h"
+#include "graft/data/images/contact_sheet.h"
 #include "graft/data/table.h"
 #include "graft/features/feed.h"
+#include "graft/features/image_inputs.h"
 #include "graft/io/fields.h"
-#include "graft/run/text_task.h"
+#include "graft/run/task_inputs.h"
 #include "graft/train/supervised.h"
 
 namespace graft::cli {
@@ -17,35 +21,30 @@ namespace {
 constexpr int64_t kRowsAtOnce = 1024;
 constexpr int64_t kBatchTokens = 8192;
 
-/// A model folder that is ready to judge texts.
+/// A model folder that is ready to judge texts or images.
 struct Judge {
   explicit Judge(const std::string& folder, int64_t wanted_length)
       : source(models::Source::open(folder)),
-        tokenizer(data::Tokenizer::load(source.folder)),
+        kind(run::task_inputs(source, wanted_length, {})),
         task(models::task_of(source.config, *source.architecture)),
         names(models::label_names(source.config)),
         loaded(models::load(source, task, 0)) {
     at::set_num_threads(static_cast<int>(available_cores()));
-    run::check_tokenizer(tokenizer, source);
-    GRAFT_CHECK(model, task.kind != "features" && task.kind != "masked_lm",
+    GRAFT_CHECK(model, task.kind != "features" && task.kind != source.architecture->language_task,
                 "{}: has no task head ({}); give the model/ folder of a finished run.", folder,
                 source.architecture->class_name(task));
     GRAFT_CHECK(model, loaded.report.fresh.empty(),
                 "{}: has no weights for {}; give the model/ folder of a finished run.", folder,
                 listed(loaded.report.fresh));
-    std::set<std::string> all{"head"};
-    for (const auto& group : loaded.model->groups) all.insert(group.name);
-    loaded.model->unfreeze_only(all);
+    loaded.model->unfreeze_only(loaded.model->all_groups());
     loaded.model->eval();
-    max_length = run::length_limit(wanted_length, tokenizer, *loaded.model);
   }
 
   models::Source source;
-  data::Tokenizer tokenizer;
+  std::unique_ptr<run::TaskInputs> kind;
   models::Task task;
   std::vector<std::string> names;
   models::Loaded loaded;
-  int64_t max_length = 0;
 };
 
 std::string name_of(const Judge& judge, int64_t label) {
@@ -74,13 +73,14 @@ Json prediction(const Judge& judge, const torch::Tensor& logits) {
 }
 
 /// Predicts a piece of the rows and prints them in order.
-void predict_rows(const Judge& judge, const data::Examples& examples, bool json) {
+void predict_rows(const Judge& judge, data::Examples& examples, bool json) {
   const torch::NoGradGuard no_grad;
   const bool words = judge.task.kind == "tokens";
-  const auto inputs = run::tokenized(judge.tokenizer, *judge.loaded.model, examples, judge.max_length, words);
+  const auto prepared = judge.kind->prepare(*judge.loaded.model, examples, {.split = "given", .words = words});
+  const auto& inputs = *prepared.inputs;
   const features::Feed feed(*judge.loaded.model, inputs);
   const train::Supervised stream(*judge.loaded.model, feed, judge.task.kind, judge.names, examples,
-                                 words ? &inputs.first_tokens() : nullptr);
+                                 prepared.first_tokens);
   std::vector<Json> rows(examples.size());
   for (const auto& batch : features::batches_by_length(inputs, kBatchTokens)) {
     const auto logits =
@@ -95,7 +95,7 @@ void predict_rows(const Judge& judge, const data::Examples& examples, bool json)
         continue;
       }
       row["labels"] = Json::array();
-      for (const auto place : inputs.first_tokens()[batch[i]])
+      for (const auto place : (*prepared.first_tokens)[batch[i]])
         row["labels"].push_back(place < 0 ? Json(nullptr)
                                           : Json(name_of(judge, logits[start + place].argmax().item<int64_t>())));
       start += inputs.length(batch[i]);
@@ -104,7 +104,7 @@ void predict_rows(const Judge& judge, const data::Examples& examples, bool json)
   for (int64_t i = 0; i < examples.size(); ++i) {
     const auto text = std::string(examples.texts.text(i));
     if (json) {
-      Json line{{"text", text}};
+      Json line{{judge.kind->of_images() ? "file_name" : "text", text}};
       line.update(rows[i]);
       std::cout << line.dump(-1, ' ', false, Json::error_handler_t::replace) << "\n";
     } else if (rows[i].contains("label")) {
@@ -117,6 +117,47 @@ void predict_rows(const Judge& judge, const data::Examples& examples, bool json)
   std::cout.flush();
 }
 
+/// Rows are what examples are, columns what they are taken for.
+void print_confusion(const std::vector<std::string>& names, const Json& confusion) {
+  constexpr size_t kMost = 20;  // classes that fit a terminal
+  if (names.size() > kMost) return;
+  const auto cut = [](const std::string& name, size_t width) { return name.substr(0, width); };
+  fmt::print("\n{:<18}", "is \\ taken for");
+  for (const auto& name : names) fmt::print("{:>9}", cut(name, 8));
+  fmt::print("\n");
+  for (size_t i = 0; i < names.size(); ++i) {
+    fmt::print("{:<18}", cut(names[i], 17));
+    for (const auto& count : confusion[i]) fmt::print("{:>9}", count.get<int64_t>());
+    fmt::print("\n");
+  }
+}
+
+/// The most confident mistakes, worst first, as a list and, of images, as a contact sheet in `sheet`.
+Json show_mistakes(const Judge& judge, const features::Inputs& inputs, const data::Examples& examples,
+                   const train::Predictions& predictions, const std::string& sheet) {
+  GRAFT_CHECK(usage, judge.task.kind == "classification",
+              "--mistakes: shows mistakes of classification; this model's task is {}.", judge.task.kind);
+  const auto* images = dynamic_cast<const features::ImageInputs*>(&inputs);
+  GRAFT_CHECK(usage, images, "--mistakes: shows images; this model takes texts.");
+  constexpr int64_t kMost = 48;
+  const auto [confidence, guess] = predictions.scores.softmax(1).max(1);
+  const auto wrong = (guess != predictions.targets).nonzero().flatten();
+  const auto order =
+      wrong.index_select(0, confidence.index_select(0, wrong).argsort(/*stable=*/true, /*dim=*/0, /*descending=*/true));
+  Json list = Json::array();
+  std::vector<data::Tile> tiles;
+  for (int64_t k = 0; k < std::min(kMost, order.numel()); ++k) {
+    const auto i = order[k].item<int64_t>();
+    const auto label = name_of(judge, examples.labels[i]), taken = name_of(judge, guess[i].item<int64_t>());
+    const auto probability = confidence[i].item<float>();
+    const auto name = std::string(examples.texts.text(i));
+    list.push_back({{"example", name}, {"label", label}, {"predicted", taken}, {"probability", probability}});
+    tiles.push_back({images->image(i), fmt::format("is {}\n{:.2f} {}", label, probability, taken)});
+  }
+  data::write_contact_sheet(sheet, tiles);
+  return list;
+}
+
 }  // namespace
 
 Json evaluate_command(const Json& request) {
@@ -127,14 +168,16 @@ Json evaluate_command(const Json& request) {
   GRAFT_CHECK(usage, mistakes.empty(), "{}", listed(mistakes));
   options.task = judge.task.kind;
   const auto file = request.at("data").get<std::string>();
-  options.test = file;
-  const auto dataset = data::read_dataset(options, 0, judge.names);
-  const auto& examples = dataset.test;
-  const bool words = judge.task.kind == "tokens";
-  const auto inputs = run::tokenized(judge.tokenizer, *judge.loaded.model, examples, judge.max_length, words);
-  const features::Feed feed(*judge.loaded.model, inputs);
+  // A folder of images may hold the classes, or splits of which the test split is meant.
+  const bool folder = judge.kind->of_images() && !data::is_table(file);
+  (folder ? options.path : options.test) = file;
+  auto dataset = judge.kind->read(options, 0, judge.names);
+  auto& examples = dataset.test.size() > 0 ? dataset.test : dataset.validation;
+  const auto prepared =
+      judge.kind->prepare(*judge.loaded.model, examples, {.split = "given", .words = judge.task.kind == "tokens"});
+  const features::Feed feed(*judge.loaded.model, *prepared.inputs);
   const train::Supervised stream(*judge.loaded.model, feed, judge.task.kind, judge.names, examples,
-                                 words ? &inputs.first_tokens() : nullptr);
+                                 prepared.first_tokens);
   const auto predictions = train::evaluate(*judge.loaded.model, stream, kBatchTokens, false);
   Json answer{{"model", request.at("model")},
               {"data", file},
@@ -152,49 +195,44 @@ Json evaluate_command(const Json& request) {
           std::vector<int64_t>(row.const_data_ptr<int64_t>(), row.const_data_ptr<int64_t>() + K));
     }
   }
+  if (const auto sheet = request.value("mistakes", std::string()); !sheet.empty())
+    answer["mistakes"] = show_mistakes(judge, *prepared.inputs, examples, predictions, sheet);
   if (!request.value("json", false)) {
     fmt::print("{} examples of {}\n", examples.size(), file);
     for (const auto& item : answer["metrics"].items())
       if (item.value().is_number()) fmt::print("  {:<12} {:.4f}\n", item.key(), item.value().get<double>());
+    if (answer.contains("confusion")) print_confusion(judge.names, answer["confusion"]);
+    for (const auto& m : answer.value("mistakes", Json::array()))
+      fmt::print("{:.3f}  {} is {}, taken for {}\n", m["probability"].get<double>(), m["example"].get<std::string>(),
+                 m["label"].get<std::string>(), m["predicted"].get<std::string>());
   }
   return answer;
 }
 
 void predict_command(const Json& request) {
+  const auto source = models::Source::open(request.at("model").get<std::string>());
+  if (models::task_of(source.config, *source.architecture).kind == "causal_lm")
+    return generate_command(source, request);
   const Judge judge(request.at("model"), request.value("max_length", int64_t{512}));
   const bool json = request.value("json", false);
-  const auto text_column = request.value("text", std::string("text")),
-             pair_column = request.value("pair", std::string());
   data::Examples piece;
   const auto add = [&](std::string_view text, std::string_view pair) {
     piece.texts.push_back(text);
-    if (!pair_column.empty()) piece.pairs.push_back(pair);
+    if (!request.value("pair", std::string()).empty()) piece.pairs.push_back(pair);
     if (piece.size() < kRowsAtOnce) return;
     predict_rows(judge, piece, json);
     piece = {};
   };
-  const auto file = request.value("file", std::string("-"));
-  if (file == "-") {
-    int64_t number = 0;
-    for (std::string line; std::getline(std::cin, line);) {
-      ++number;
-      if (line.empty()) continue;
-      size_t bad = 0;
-      if (!data::is_utf8(line, &bad))
-        data::fail_row("standard input", number, text_column, fmt::format("is not UTF-8 at byte {}; convert it.", bad));
-      const auto row = line.front() == '{' ? Json::parse(line, nullptr, false) : Json();
-      if (!row.is_object()) add(line, "");
-      else if (!row.contains(text_column) || !row[text_column].is_string())
-        data::fail_row("standard input", number, text_column, "is missing or is no text.");
-      else add(row[text_column].get<std::string>(), pair_column.empty() ? "" : row.value(pair_column, std::string()));
-    }
+  if (judge.kind->of_images()) {
+    const auto file = request.value("file", std::string("-"));
+    std::vector<std::string> given;
+    if (file != "-") given.push_back(file);
+    for (std::string line; file == "-" && std::getline(std::cin, line);)
+      if (!line.empty()) given.push_back(line);
+    auto listed = judge.kind->list(given);
+    for (int64_t i = 0; i < listed.size(); ++i) add(listed.texts.text(i), "");
   } else {
-    data::for_each_row(file, data::BadRows::stop, [&](const data::Row& row) {
-      if (!row.cells.contains(text_column) || !row.cells[text_column].is_string())
-        data::fail_row(file, row.number, text_column, "is missing or is no text; name the column by --text.");
-      const auto pair = pair_column.empty() ? std::string() : row.cells.value(pair_column, std::string());
-      add(row.cells[text_column].get<std::string>(), pair);
-    });
+    for_each_text(request, add);
   }
   if (piece.size() > 0) predict_rows(judge, piece, json);
 }

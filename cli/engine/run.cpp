@@ -16,9 +16,12 @@ void print_plan(const Json& plan) {
   for (const auto& phase : plan["phases"])
     fmt::print("{:<14}{:>8}{:>16}{:>16.1f}\n", phase["phase"].get<std::string>(), phase["epochs"].get<int64_t>(),
                phase["trainable_parameters"].get<int64_t>(), phase["seconds_per_epoch"].get<double>());
-  fmt::print("\nstored activations {:.2f} GB, weights and optimizer {:.2f} GB, time from {:.0f} s to {:.0f} s\n",
-             plan["store_bytes"].get<double>() / 1e9, plan["weights_and_optimizer_bytes"].get<double>() / 1e9,
-             plan["seconds"]["at_least"].get<double>(), plan["seconds"]["at_most"].get<double>());
+  fmt::print(
+      "\nstored activations {:.2f} GB, memory {:.2f} GB (weights and optimizer {:.2f} GB), time from {:.0f} s to "
+      "{:.0f} s\n",
+      plan["store_bytes"].get<double>() / 1e9, plan["peak_memory_bytes"].get<double>() / 1e9,
+      plan["weights_and_optimizer_bytes"].get<double>() / 1e9, plan["seconds"]["at_least"].get<double>(),
+      plan["seconds"]["at_most"].get<double>());
 }
 
 void print_result(const Json& result) {

@@ -5,75 +5,26 @@
 
 #include "graft/core/error.h"
 #include "graft/core/interrupt.h"
-#include "graft/data/corpus.h"
 
 namespace graft::adapt {
-namespace {
-
-constexpr size_t kDocumentsAtOnce = 4096;
-
-/// Documents on their way to the tokenizer, some thousands at a time.
-struct Pending {
-  std::vector<std::string> documents;
-
-  void flush(const data::Tokenizer& tokenizer, int64_t max_length, features::TextInputs& into) {
-    const std::vector<std::string_view> views(documents.begin(), documents.end());
-    if (!views.empty()) pack(tokenizer, views, max_length, into);
-    documents.clear();
-  }
-};
-
-}  // namespace
-
-Corpus read_corpus(const AdaptOptions& options, const models::Model& model, const data::Tokenizer& tokenizer,
-                   int64_t max_length) {
-  Corpus corpus{features::TextInputs(model, max_length), features::TextInputs(model, max_length)};
-  Pending training, held_out;
-  const auto take = [&](Pending& pending, features::TextInputs& into, std::string_view document) {
-    pending.documents.emplace_back(document);
-    if (pending.documents.size() >= kDocumentsAtOnce) pending.flush(tokenizer, max_length, into);
-  };
-  const auto summary = data::for_each_document(
-      {options.corpus, options.text, options.bad_rows, options.held_out_fraction},
-      [&](std::string_view document, bool held) {
-        if (options.max_documents > 0 && corpus.documents >= options.max_documents) return;
-        ++corpus.documents;
-        corpus.held_out_documents += held;
-        held ? take(held_out, corpus.held_out, document) : take(training, corpus.training, document);
-      });
-  training.flush(tokenizer, max_length, corpus.training);
-  held_out.flush(tokenizer, max_length, corpus.held_out);
-  corpus.skipped = summary.skipped.count;
-  GRAFT_CHECK(data, corpus.training.size() > 0, "{}: holds no document to train on; give more text.", options.corpus);
-  GRAFT_CHECK(data, corpus.held_out.size() > 0,
-              "{}: {} documents are too few to hold any out; give more text, or raise adapt.held_out_fraction.",
-              options.corpus, corpus.documents);
-  return corpus;
-}
-
-Adaptation::Adaptation(models::Model& model, const Corpus& corpus, const MaskRules& rules, const AdaptOptions& options,
+Adaptation::Adaptation(models::Model& model, const Objective& objective, const AdaptOptions& options,
                        const train::TrainOptions& training, uint64_t seed, bool fresh_head, Hooks hooks)
     : model_(model),
       hooks_(std::move(hooks)),
       options_(options),
-      train_(model, corpus.training, rules, seed),
-      held_out_(model, corpus.held_out, rules, seed),
+      objective_(objective),
       training_(training),
       seed_(seed),
       head_alone_(fresh_head && options.head_epochs > 0) {
   training_.batch_size = options.batch_size;
-  result_ = {{"documents", corpus.documents},
-             {"held_out_documents", corpus.held_out_documents},
-             {"sequences", corpus.training.size()}};
+  result_ = objective.counts;
 }
 
 std::unique_ptr<train::Phase> Adaptation::phase() const {
   train::PhasePlan plan;
   plan.stage = "adapt";
-  plan.name = head_alone_ ? "masked_lm head" : "masked_lm";
-  plan.trainable = {"head"};
-  if (!head_alone_)
-    for (const auto& group : model_.groups) plan.trainable.insert(group.name);
+  plan.name = head_alone_ ? objective_.name + " head" : objective_.name;
+  plan.trainable = head_alone_ ? std::set<std::string>{"head"} : model_.all_groups();
   for (const auto& group : plan.trainable)
     plan.learning_rates[group] = head_alone_ ? options_.head_learning_rate : options_.learning_rate;
   plan.weight_decay = training_.weight_decay;
@@ -81,11 +32,12 @@ std::unique_ptr<train::Phase> Adaptation::phase() const {
   plan.patience = head_alone_ ? 0 : options_.patience;
   plan.metric = "loss";
   plan.start_metric = result_.at(head_alone_ ? "random_head" : "before").at("loss").get<double>();
-  return std::make_unique<train::Phase>(model_, plan, training_, train_, held_out_, seed_);
+  return std::make_unique<train::Phase>(model_, plan, training_, *objective_.training, *objective_.held_out, seed_);
 }
 
 double Adaptation::held_out_loss() const {
-  return train::evaluate(model_, held_out_, training_.micro_batch_tokens, training_.precision == "bfloat16").loss;
+  return train::evaluate(model_, *objective_.held_out, training_.micro_batch_tokens, training_.precision == "bfloat16")
+      .loss;
 }
 
 void Adaptation::save(bool must) const {
@@ -130,13 +82,15 @@ void Adaptation::run_phase(const std::string& title) {
 void Adaptation::run() {
   const auto measured = [](double loss) { return Json{{"loss", loss}, {"perplexity", std::exp(loss)}}; };
   const auto started = std::chrono::steady_clock::now();
-  hooks_.progress->title("Adapting to the domain: masked language modelling");
+  hooks_.progress->title(fmt::format("Adapting to the domain: {} language modelling",
+                                     objective_.name == "causal_lm" ? "causal" : "masked"));
   if (!phase_) {
     const auto loss = held_out_loss();
     result_[head_alone_ ? "random_head" : "before"] = measured(loss);
     hooks_.journal("adapt_start", result_);
     hooks_.progress->line(fmt::format("{} documents in {} sequences; held-out perplexity {:.2f}",
-                                      result_["documents"].get<int64_t>(), train_.size(), std::exp(loss)));
+                                      result_["documents"].get<int64_t>(), objective_.training->size(),
+                                      std::exp(loss)));
   }
   if (head_alone_) {
     run_phase("adapt, head alone");

@@ -1,10 +1,10 @@
-// Domain-adaptive pre-training (Gururangan et al. 2020): masked language modelling on the domain's own text, all weights
-// learning, held-out loss before and after, best weights kept.
+// Domain-adaptive pre-training (Gururangan et al. 2020): language modelling on the domain's own text, masked or causal as
+// the source was pretrained, all weights learning, held-out loss before and after, best weights kept.
 #pragma once
 
 #include <functional>
 
-#include "graft/adapt/masked_lm.h"
+#include "graft/adapt/objective.h"
 #include "graft/report/progress.h"
 #include "graft/train/phase.h"
 
@@ -18,19 +18,10 @@ struct Hooks {
   report::Progress* progress = nullptr;
 };
 
-/// The corpus as packed sequences on both sides of the split.
-struct Corpus {
-  features::TextInputs training, held_out;
-  int64_t documents = 0, held_out_documents = 0, skipped = 0;
-};
-/// Throws Kind::data: no documents, none held out, a row that cannot be used.
-Corpus read_corpus(const AdaptOptions& options, const models::Model& model, const data::Tokenizer& tokenizer,
-                   int64_t max_length);
-
 class Adaptation {
  public:
-  /// `model` has a masked-language head; a `fresh_head` first learns alone.
-  Adaptation(models::Model& model, const Corpus& corpus, const MaskRules& rules, const AdaptOptions& options,
+  /// `model` has the objective's language head; a `fresh_head` first learns alone. `objective` must outlive this.
+  Adaptation(models::Model& model, const Objective& objective, const AdaptOptions& options,
              const train::TrainOptions& training, uint64_t seed, bool fresh_head, Hooks hooks);
   void resume(const Json& state, const Tensors& tensors);
   /// Leaves the best weights in the model. Throws Interrupted after having saved.
@@ -49,7 +40,7 @@ class Adaptation {
   models::Model& model_;
   Hooks hooks_;
   AdaptOptions options_;
-  MaskedLm train_, held_out_;
+  const Objective& objective_;
   train::TrainOptions training_;
   uint64_t seed_;
   bool head_alone_;  // the phase in progress is the fresh head's

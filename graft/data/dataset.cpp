@@ -24,18 +24,6 @@ void renumber(Examples& examples, const std::vector<int64_t>& renumbered, bool a
   examples.label_sets = std::move(sets);
 }
 
-Examples take(const Examples& all, const std::vector<int64_t>& rows) {
-  Examples taken;
-  for (const auto row : rows) {
-    taken.texts.push_back(all.texts[row]);
-    if (!all.pairs.empty()) taken.pairs.push_back(all.pairs[row]);
-    if (!all.labels.empty()) taken.labels.push_back(all.labels[row]);
-    if (!all.label_sets.empty()) taken.label_sets.push_back(all.label_sets[row]);
-    if (!all.values.empty()) taken.values.push_back(all.values[row]);
-  }
-  return taken;
-}
-
 /// Ten equal parts of the rows by value.
 std::vector<int64_t> deciles(const std::vector<double>& values) {
   std::vector<int64_t> order(values.size()), strata(values.size());
@@ -137,17 +125,34 @@ std::string hash_of(const Dataset& dataset) {
 
 }  // namespace
 
+Examples take(const Examples& all, const std::vector<int64_t>& rows) {
+  Examples taken;
+  for (const auto row : rows) {
+    taken.texts.push_back(all.texts[row]);
+    if (!all.pairs.empty()) taken.pairs.push_back(all.pairs[row]);
+    if (!all.labels.empty()) taken.labels.push_back(all.labels[row]);
+    if (!all.label_sets.empty()) taken.label_sets.push_back(all.label_sets[row]);
+    if (!all.values.empty()) taken.values.push_back(all.values[row]);
+  }
+  return taken;
+}
+
 Dataset read_dataset(const DataOptions& options, uint64_t seed, const std::vector<std::string>& label_names) {
+  return read_dataset(options, seed, label_names, {find_files, read_examples});
+}
+
+Dataset read_dataset(const DataOptions& options, uint64_t seed, const std::vector<std::string>& label_names,
+                     const Reading& reading) {
   check_options(options);
   const bool is_new = label_names.empty();
-  const auto files = find_files(options, is_new);
+  const auto files = reading.find(options, is_new);
   Dataset dataset{.task = options.task};
   LabelNames labels(options.task == "regression" ? std::vector<std::string>{} : label_names);
   GroupNames groups;
   const auto read = [&](const std::optional<fs::path>& file) {
     if (!file) return Intake{};
     dataset.files.push_back(file->string());
-    return read_examples(*file, options, labels, groups, dataset.skipped);
+    return reading.read(*file, options, labels, groups, dataset.skipped);
   };
   auto train = read(files.train);
   if (labels.open()) renumber(train.examples, labels.close(), options.task == "multilabel");

@@ -11,6 +11,7 @@ struct DataOptions {
   std::string path;                     // a folder of train/validation/test files, or one file that is split
   std::string train, validation, test;  // or the files one by one
   std::string text = "text", pair, label = "label";       // column names
+  std::string image = "file_name";                        // the same for images
   std::string task = "classification";                    // classification, multilabel, regression, tokens
   std::string label_separator = "|";                      // multilabel in CSV
   std::string bad_rows = "stop";                          // stop or skip
@@ -27,6 +28,7 @@ struct DataOptions {
     field("text", text, "column that holds the text");
     field("pair", pair, "column that holds the second text of a pair");
     field("label", label, "column that holds the label");
+    field("image", image, "column that holds the image's file name, relative to the table");
     field("task", task, "classification, multilabel, regression or tokens");
     field("label_separator", label_separator, "between the labels of one cell, for multilabel");
     field("bad_rows", bad_rows, "stop at a row that cannot be used, or skip and count it");
@@ -54,6 +56,7 @@ struct Dataset {
   Examples train, validation, test;
   SkippedRows skipped;
   std::vector<std::string> files;  // that were read
+  bool of_images = false;          // texts are names of image files
   std::string hash;                // SHA-256 of what the splits hold
 };
 
@@ -63,6 +66,9 @@ struct Dataset {
 /// a missing column (lists the columns there are), a label that differs only in case or blanks from another, a value of
 /// split_by in two files. Kind::usage: options that no value allows. With `label_names` a training file is not needed.
 Dataset read_dataset(const DataOptions& options, uint64_t seed, const std::vector<std::string>& label_names = {});
+
+/// The examples of these rows, in this order.
+Examples take(const Examples& all, const std::vector<int64_t>& rows);
 
 /// Class balance, text lengths (characters: min, median, 95 %, max), exact duplicates within and across splits.
 Json summary(const Dataset& dataset);

@@ -9,13 +9,6 @@ namespace {
 
 const std::vector<std::string> kExtensions = {".jsonl", ".ndjson", ".json", ".csv", ".tsv"};
 
-bool is_table(const fs::path& file) {
-  auto extension = file.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(),
-                 [](unsigned char c) { return std::tolower(c); });
-  return std::find(kExtensions.begin(), kExtensions.end(), extension) != kExtensions.end();
-}
-
 std::vector<fs::path> sorted_files(const fs::path& folder) {
   std::vector<fs::path> files;
   for (const auto& entry : fs::directory_iterator(folder))
@@ -51,6 +44,13 @@ DatasetFiles files_of_folder(const fs::path& folder, bool needs_train) {
 }
 
 }  // namespace
+
+bool is_table(const fs::path& file) {
+  auto extension = file.extension().string();
+  std::transform(extension.begin(), extension.end(), extension.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
+  return std::find(kExtensions.begin(), kExtensions.end(), extension) != kExtensions.end();
+}
 
 DatasetFiles find_files(const DataOptions& options, bool needs_train) {
   const bool by_name = !options.train.empty() || !options.validation.empty() || !options.test.empty();

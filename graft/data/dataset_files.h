@@ -15,6 +15,9 @@ struct DatasetFiles {
 /// With `needs_train` false (a trained model is there) any of the files is enough.
 DatasetFiles find_files(const DataOptions& options, bool needs_train);
 
+/// By its extension: JSONL, CSV, TSV.
+bool is_table(const fs::path& file);
+
 /// Kind::usage, all mistakes in one sentence: values that no option may have.
 void check_options(const DataOptions& options);
 

@@ -1,7 +1,9 @@
 // Rows of one file become examples: texts, labels, groups; each mistake is named with file, row and column.
 #pragma once
 
-#include "graft/data/dataset.h"
+#include <functional>
+
+#include "graft/data/dataset_files.h"
 #include "graft/data/labels.h"
 
 namespace graft::data {
@@ -21,6 +23,17 @@ struct GroupNames {
 /// Reads a file; skipped rows are added to `skipped`. Kind::data when no row of it can be used.
 Intake read_examples(const fs::path& file, const DataOptions& options, LabelNames& labels, GroupNames& groups,
                      SkippedRows& skipped);
+
+/// How splits are found and read, where they are not files of text (images, graft/data/images).
+struct Reading {
+  std::function<DatasetFiles(const DataOptions& options, bool needs_train)> find;
+  std::function<Intake(const fs::path& place, const DataOptions& options, LabelNames& labels, GroupNames& groups,
+                       SkippedRows& skipped)>
+      read;
+};
+/// read_dataset() with other hands.
+Dataset read_dataset(const DataOptions& options, uint64_t seed, const std::vector<std::string>& label_names,
+                     const Reading& reading);
 
 /// The words of a text whose words are labelled one by one: it was stored with single blanks between them.
 int64_t count_words(std::string_view text);

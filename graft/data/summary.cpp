@@ -79,10 +79,11 @@ Json values_of(const std::vector<double>& values) {
   return {{"min", *least}, {"mean", mean}, {"max", *most}};
 }
 
-Json split_summary(const Examples& examples, const std::vector<std::string>& names, int64_t duplicates) {
+Json split_summary(const Examples& examples, const std::vector<std::string>& names, int64_t duplicates,
+                   bool of_images) {
   Json split = {{"rows", examples.size()}, {"duplicates", duplicates}};
   if (examples.size() == 0) return split;
-  split["characters"] = lengths_of(examples);
+  if (!of_images) split["characters"] = lengths_of(examples);
   if (!names.empty()) split["classes"] = classes_of(examples, names);
   if (!examples.values.empty()) split["values"] = values_of(examples.values);
   return split;
@@ -116,9 +117,9 @@ Json summary(const Dataset& dataset) {
   return {{"task", dataset.task},
           {"labels", names.size()},
           {"splits",
-           {{"train", split_summary(dataset.train, names, repeated(train))},
-            {"validation", split_summary(dataset.validation, names, repeated(validation))},
-            {"test", split_summary(dataset.test, names, repeated(test))}}},
+           {{"train", split_summary(dataset.train, names, repeated(train), dataset.of_images)},
+            {"validation", split_summary(dataset.validation, names, repeated(validation), dataset.of_images)},
+            {"test", split_summary(dataset.test, names, repeated(test), dataset.of_images)}}},
           {"shared",
            {{"validation_with_train", shared(validation, train)},
             {"test_with_train", shared(test, train)},
@@ -132,6 +133,15 @@ std::string summary_text(const Json& summary) {
   auto text = fmt::format("{}, {} labels\n", summary["task"].get<std::string>(), summary["labels"].get<int64_t>());
   for (const auto& [name, split] : summary["splits"].items())
     if (split["rows"] != 0) text += split_text(name, split);
+  for (const auto* name : {"validation", "test"}) {
+    std::vector<std::string> absent;
+    if (summary["splits"][name].contains("classes"))
+      for (const auto& c : summary["splits"][name]["classes"])
+        if (c["count"] == 0) absent.push_back(c["name"]);
+    if (!absent.empty())
+      text += fmt::format("warning: {} has no example of {}; its scores say nothing of {}\n", name, listed(absent),
+                          absent.size() == 1 ? "that class" : "those classes");
+  }
   const std::pair<const char*, const char*> pairs[] = {
       {"validation_with_train", "validation rows are in train too; the validation score will be too good"},
       {"test_with_train", "test rows are in train too; the test score will be too good"},

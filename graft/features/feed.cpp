@@ -9,7 +9,7 @@ void Feed::use(const std::string& chain, int64_t boundary, Store store) {
 }
 
 models::Activations Feed::enter(const std::string& chain, int64_t boundary, const std::vector<int64_t>& examples,
-                                const models::Reads& reads) const {
+                                const models::Reads& reads, uint64_t view) const {
   const torch::NoGradGuard no_grad;
   // Frozen blocks may read another chain's end, which then is frozen too.
   const auto with_upstream = [&](int64_t from, models::Activations x) {
@@ -27,8 +27,8 @@ models::Activations Feed::enter(const std::string& chain, int64_t boundary, cons
     if (from == boundary) return x;
     return model_.forward(chain, from, boundary, with_upstream(from, std::move(x)), reads);
   }
+  if (boundary == 0) return inputs_.batch_view(chain, examples, view);
   auto x = inputs_.batch(chain, examples);
-  if (boundary == 0) return x;
   return model_.forward(chain, 0, boundary, with_upstream(0, std::move(x)), reads);
 }
 

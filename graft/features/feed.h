@@ -14,9 +14,9 @@ class Feed {
   void forget_stores() { stores_.clear(); }
 
   /// What enters block `boundary` of the chain, without gradient: from its store, from the nearest store before it
-  /// and the blocks between, or from the inputs.
+  /// and the blocks between, or from the inputs. `view` is for boundary 0, where nothing is frozen.
   models::Activations enter(const std::string& chain, int64_t boundary, const std::vector<int64_t>& examples,
-                            const models::Reads& reads) const;
+                            const models::Reads& reads, uint64_t view = 0) const;
 
   /// Rows that an example costs behind the boundary, for batches of like length.
   int64_t rows(const std::string& chain, int64_t boundary, int64_t example) const;

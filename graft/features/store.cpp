@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <numeric>
 
 #include "graft/core/error.h"
@@ -39,63 +38,27 @@ struct Column {
   std::vector<int64_t> shape;  // of one row
   torch::Dtype type;
   std::vector<uint64_t> starts;  // first row of each example, in the file's order
+  std::vector<uint64_t> checks;  // of each example's bytes
   uint64_t offset = 0;           // of the values in the file
+  uint64_t index_offset = 0;     // of starts and checks
   uint64_t row_bytes = 0;
 };
 
 }  // namespace
 
-// A store's file: safetensors with "<part>" (rows, ...), "<part>.starts" (examples + 1). Examples stand in their own
-// order, so a batch of neighbours is one span.
-struct Store::State {
-  explicit State(const fs::path& file) : file(io::read_safetensors(file)) {
-    for (const auto& [name, view] : this->file.tensors) {
-      if (name.ends_with(".starts")) continue;
-      const auto found = this->file.tensors.find(name + ".starts");
-      check(found != this->file.tensors.end() && found->second.dtype == io::DType::i64 &&
-                found->second.shape.size() == 1 && found->second.shape[0] > 0 && !view.shape.empty(),
-            file);
-      Part part;
-      part.starts.resize(found->second.shape[0]);
-      std::memcpy(part.starts.data(), found->second.data, part.starts.size() * sizeof(int64_t));
-      check(part.starts.front() == 0 && std::is_sorted(part.starts.begin(), part.starts.end()) &&
-                part.starts.back() == view.shape[0] &&
-                (parts.empty() || parts.begin()->second.starts.size() == part.starts.size()),
-            file);
-      part.view = &view;
-      parts[name] = std::move(part);
-    }
-    check(parts.contains("hidden"), file);
-  }
+Store::Store(const fs::path& file) : file_(std::make_shared<StoreFile>(file)) {}
 
-  static void check(bool sound, const fs::path& file) {
-    GRAFT_CHECK(data, sound, "{}: is no store of activations, or a damaged one. Remove it; graft makes it again.",
-                file.string());
-  }
-
-  struct Part {
-    std::vector<int64_t> starts;
-    const io::TensorView* view;
-  };
-  io::SafetensorsFile file;
-  std::map<std::string, Part> parts;
-};
-
-Store::Store(const fs::path& file) : state_(std::make_shared<State>(file)) {}
-
-int64_t Store::size() const { return static_cast<int64_t>(state_->parts.begin()->second.starts.size()) - 1; }
+int64_t Store::size() const { return file_->examples(); }
 
 int64_t Store::length(int64_t example) const {
-  const auto& starts = state_->parts.at("hidden").starts;
+  const auto& starts = file_->parts.at("hidden").starts;
   return starts[example + 1] - starts[example];
 }
 
 Activations Store::read(const std::vector<int64_t>& examples, torch::Device device) const {
   Activations x;
-  for (const auto& [name, part] : state_->parts) {
+  for (const auto& [name, part] : file_->parts) {
     const auto& view = *part.view;
-    int64_t row_bytes = io::element_size(view.dtype);
-    for (size_t i = 1; i < view.shape.size(); ++i) row_bytes *= view.shape[i];
     Rows rows;
     int64_t total = 0;
     for (const auto example : examples) {
@@ -106,9 +69,9 @@ Activations Store::read(const std::vector<int64_t>& examples, torch::Device devi
     shape[0] = total;
     auto values = torch::empty(shape, models::scalar_type(view.dtype));
     auto* out = static_cast<char*>(values.data_ptr());
-    for (size_t i = 0; i < examples.size(); ++i) {
-      std::memcpy(out, view.data + part.starts[examples[i]] * row_bytes, rows.lengths[i] * row_bytes);
-      out += rows.lengths[i] * row_bytes;
+    for (const auto example : examples) {
+      const auto bytes = part.rows(example);
+      out = std::copy(bytes.begin(), bytes.end(), out);
     }
     rows.values = values.is_floating_point() ? values.to(device, torch::kFloat32) : values.to(device);
     if (name == "hidden") x.hidden = std::move(rows);
@@ -162,28 +125,34 @@ Activations chain_inputs(models::Model& model, const std::string& chain, int64_t
 
 }  // namespace
 
-std::string store_key(const models::Model& model, const std::string& chain, int64_t boundary,
-                      const models::Reads& reads, const Inputs& inputs, const StoreOptions& options) {
-  Sha256 hash;
-  const auto& c = model.chain(chain);
+PrefixHashes::PrefixHashes(const models::Model& model, const Inputs& inputs, const StoreOptions& options)
+    : model_(model),
+      plan_(fmt::format("{} {} {} {} {}", model.configuration, inputs.hash(), options.precision, options.capture_tokens,
+                        at::get_num_threads())) {
+  std::map<std::string, Sha256> hashes;
+  for (const auto& items : {model.parameters_by_key(), model.buffers_by_key()})
+    for (const auto& item : items) {
+      const auto bytes = item.value().detach().cpu().contiguous();
+      hashes[model.group_of(item.key())].update(item.key()).update(bytes.const_data_ptr(), bytes.nbytes());
+    }
+  for (auto& [group, hash] : hashes) groups_[group] = hash.hex();
+}
+
+std::string PrefixHashes::key(const std::string& chain, int64_t boundary, const models::Reads& reads) const {
+  const auto& c = model_.chain(chain);
   std::set<std::string> groups;
   for (int64_t i = 0; i < boundary; ++i) {
     groups.insert(c.blocks[i].groups.begin(), c.blocks[i].groups.end());
     groups.insert(c.blocks[i].uses.begin(), c.blocks[i].uses.end());
   }
-  for (const auto& up : upstream_read(model, chain, boundary))
-    hash.update(store_key(model, up, model.chain(up).blocks.size(), {}, inputs, options));
-  for (const auto& slot : model.slots_across(chain, boundary)) hash.update(slot + ",");
-  const auto add = [&](const std::string& key, const Tensor& value) {
-    if (!groups.contains(model.group_of(key))) return;
-    const auto bytes = value.detach().cpu().contiguous();
-    hash.update(key).update(bytes.const_data_ptr(), bytes.nbytes());
-  };
-  for (const auto& item : model.parameters_by_key()) add(item.key(), item.value());
-  for (const auto& item : model.buffers_by_key()) add(item.key(), item.value());
   const bool at_end = boundary == static_cast<int64_t>(c.blocks.size());
-  hash.update(fmt::format("{} {} {} {} {} {} {}", chain, boundary, at_end ? static_cast<int>(reads.where) : -1,
-                          inputs.hash(), options.precision, options.capture_tokens, at::get_num_threads()));
+  Sha256 hash;
+  hash.update(fmt::format("{} {} {} {}", plan_, chain, boundary, at_end ? static_cast<int>(reads.where) : -1));
+  for (const auto& up : upstream_read(model_, chain, boundary))
+    hash.update(key(up, static_cast<int64_t>(model_.chain(up).blocks.size()), {}));
+  for (const auto& slot : model_.slots_across(chain, boundary)) hash.update(slot + ",");
+  for (const auto& group : groups)
+    if (const auto found = groups_.find(group); found != groups_.end()) hash.update(group).update(found->second);
   return hash.hex().substr(0, 32);
 }
 
@@ -193,11 +162,10 @@ namespace {
 class Writer {
  public:
   Writer(const fs::path& target, int64_t examples, const std::map<std::string, const Rows*>& probe,
-         const std::map<std::string, std::vector<int64_t>>& starts, torch::Dtype type)
+         const std::map<std::string, std::vector<int64_t>>& starts, torch::Dtype type, const Json& metadata)
       : file_(target) {
-    Json header = Json::object();
+    Json header{{"__metadata__", metadata}};
     uint64_t offset = 0;
-    std::map<std::string, Tensor> fixed;
     for (const auto& [name, rows] : probe) {
       Column column;
       column.shape = rows->values.sizes().slice(1).vec();
@@ -205,6 +173,7 @@ class Writer {
       column.row_bytes = torch::elementSize(column.type);
       for (const auto n : column.shape) column.row_bytes *= n;
       column.starts.assign(starts.at(name).begin(), starts.at(name).end());
+      column.checks.resize(examples);
       auto shape = column.shape;
       shape.insert(shape.begin(), static_cast<int64_t>(column.starts.back()));
       column.offset = offset;
@@ -215,10 +184,13 @@ class Writer {
       columns_[name] = std::move(column);
     }
     for (auto& [name, column] : columns_) {
-      starts_offset_[name] = offset;
+      column.index_offset = offset;
       header[name + ".starts"] = {
           {"dtype", "I64"}, {"shape", {examples + 1}}, {"data_offsets", {offset, offset + 8 * (examples + 1)}}};
       offset += 8 * (examples + 1);
+      header[name + ".checks"] = {
+          {"dtype", "I64"}, {"shape", {examples}}, {"data_offsets", {offset, offset + 8 * examples}}};
+      offset += 8 * examples;
     }
     auto text = header.dump();
     text.resize((text.size() + 7) / 8 * 8, ' ');
@@ -227,34 +199,52 @@ class Writer {
     file_.write(text);
     base_ = 8 + size;
     file_.reserve(base_ + offset);
-    for (auto& [name, column] : columns_)
-      file_.write_at(base_ + starts_offset_[name],
-                     {reinterpret_cast<const char*>(column.starts.data()), column.starts.size() * 8});
   }
 
   void put(const std::vector<int64_t>& examples, const std::map<std::string, const Rows*>& parts) {
     for (const auto& [name, rows] : parts) {
-      const auto& column = columns_.at(name);
+      auto& column = columns_.at(name);
       const auto values = rows->values.detach().to(torch::kCPU, column.type).contiguous();
+      measure_rounding(rows->values, values);
       const auto* bytes = static_cast<const char*>(values.const_data_ptr());
       for (size_t i = 0; i < examples.size(); ++i) {
         GRAFT_ASSERT(
             rows->lengths[i] == static_cast<int64_t>(column.starts[examples[i] + 1] - column.starts[examples[i]]),
             "{}: example {} has {} rows", name, examples[i], rows->lengths[i]);
-        const auto size = rows->lengths[i] * column.row_bytes;
-        file_.write_at(base_ + column.offset + column.starts[examples[i]] * column.row_bytes, {bytes, size});
-        bytes += size;
+        const std::string_view all{bytes, rows->lengths[i] * column.row_bytes};
+        file_.write_at(base_ + column.offset + column.starts[examples[i]] * column.row_bytes, all);
+        column.checks[examples[i]] = checksum(all);
+        bytes += all.size();
       }
     }
   }
 
-  void commit() { file_.commit(); }
+  void commit() {
+    const auto write = [&](uint64_t offset, const std::vector<uint64_t>& numbers) {
+      file_.write_at(base_ + offset, {reinterpret_cast<const char*>(numbers.data()), numbers.size() * 8});
+    };
+    for (const auto& [name, column] : columns_) {
+      write(column.index_offset, column.starts);
+      write(column.index_offset + column.starts.size() * 8, column.checks);
+    }
+    file_.commit();
+  }
+
+  /// Largest difference between what was computed and what is stored, relative to the largest value; 0 for float32.
+  double rounding() const { return largest_ > 0 ? difference_ / largest_ : 0; }
 
  private:
+  void measure_rounding(const Tensor& computed, const Tensor& stored) {
+    if (computed.scalar_type() == stored.scalar_type() || computed.numel() == 0) return;
+    const auto exact = computed.detach().to(torch::kCPU, torch::kFloat32);
+    largest_ = std::max(largest_, exact.abs().max().item<double>());
+    difference_ = std::max(difference_, (exact - stored.to(torch::kFloat32)).abs().max().item<double>());
+  }
+
   io::FileWriter file_;
   std::map<std::string, Column> columns_;
-  std::map<std::string, uint64_t> starts_offset_;
   uint64_t base_ = 0;
+  double largest_ = 0, difference_ = 0;
 };
 
 /// Runs frozen blocks as they are when stored: evaluation mode, no gradient.
@@ -309,9 +299,45 @@ Plan plan_store(models::Model& model, const std::string& chain, int64_t boundary
   for (const auto& [name, rows] : parts) {
     uint64_t row = rows->values.is_floating_point() ? torch::elementSize(type) : rows->values.element_size();
     for (const auto n : rows->values.sizes().slice(1)) row *= n;
-    plan.bytes += plan.starts.at(name).back() * row + 8 * (inputs.size() + 1);
+    plan.bytes += plan.starts.at(name).back() * row + 8 * (2 * inputs.size() + 1);
   }
   return plan;
+}
+
+}  // namespace
+
+namespace {
+
+/// A store that is there already, with every byte checked once a process; a damaged one is as good as none.
+std::optional<Store> intact(const fs::path& file, std::vector<std::string>& notes) {
+  if (!fs::exists(file)) return std::nullopt;
+  std::string damage;
+  try {
+    const auto found = StoreFile(file).damage();
+    if (!found) {
+      mark_used(file);
+      return Store(file);
+    }
+    damage = *found + " is not what was written";
+  } catch (const Error& error) {
+    damage = error.what();
+  }
+  notes.push_back(fmt::format("{}: {}; it is computed anew", file.string(), damage));
+  io::remove_all(file);
+  return std::nullopt;
+}
+
+/// What `graft cache` tells of a store. safetensors allows strings only.
+Json description(const models::Model& model, const std::string& chain, int64_t boundary, const Inputs& inputs,
+                 const StoreOptions& options) {
+  const auto& blocks = model.chain(chain).blocks;
+  return {{"chain", chain},
+          {"boundary", std::to_string(boundary)},
+          {"block", boundary == static_cast<int64_t>(blocks.size()) ? "end" : blocks[boundary].name},
+          {"blocks", std::to_string(blocks.size())},
+          {"source", model.name},
+          {"precision", options.precision},
+          {"examples", std::to_string(inputs.size())}};
 }
 
 }  // namespace
@@ -331,6 +357,7 @@ CaptureResult capture(models::Model& model, const std::string& chain, const std:
   io::sweep_temporaries(folder);
   const auto type = stored_type(options);
   const auto started = std::chrono::steady_clock::now();
+  const PrefixHashes hashes(model, inputs, options);
 
   // The nearest boundary to the head is asked for most often, so the budget is spent from there.
   std::vector<size_t> by_worth(boundaries.size());
@@ -348,9 +375,9 @@ CaptureResult capture(models::Model& model, const std::string& chain, const std:
       continue;
     }
     spent += plan.bytes;
-    plan.file = folder / (store_key(model, chain, boundaries[i], reads, inputs, options) + ".safetensors");
-    if (fs::exists(plan.file)) result.stores[i] = Store(plan.file);
-    else missing.push_back({i, std::move(plan)});
+    plan.file = folder / (hashes.key(chain, boundaries[i], reads) + ".safetensors");
+    result.stores[i] = intact(plan.file, result.notes);
+    if (!result.stores[i]) missing.push_back({i, std::move(plan)});
   }
   if (missing.empty()) return result;
 
@@ -362,7 +389,8 @@ CaptureResult capture(models::Model& model, const std::string& chain, const std:
   std::vector<std::unique_ptr<Writer>> writers;
   for (const auto& [i, plan] : missing)
     writers.push_back(std::make_unique<Writer>(
-        plan.file, inputs.size(), parts_of(plan.probe, model.slots_across(chain, plan.boundary)), plan.starts, type));
+        plan.file, inputs.size(), parts_of(plan.probe, model.slots_across(chain, plan.boundary)), plan.starts, type,
+        description(model, chain, plan.boundary, inputs, options)));
 
   const FrozenPass pass(model);
   int64_t done = 0;
@@ -381,6 +409,7 @@ CaptureResult capture(models::Model& model, const std::string& chain, const std:
   }
   for (size_t m = 0; m < missing.size(); ++m) {
     writers[m]->commit();
+    result.rounding = std::max(result.rounding, writers[m]->rounding());
     result.stores[missing[m].first] = Store(missing[m].second.file);
   }
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();

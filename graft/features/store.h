@@ -10,11 +10,10 @@
 
 #include "graft/features/inputs.h"
 #include "graft/features/options.h"
+#include "graft/features/store_file.h"
 #include "graft/models/model.h"
 
 namespace graft::features {
-
-namespace fs = std::filesystem;
 
 class Store {
  public:
@@ -26,13 +25,21 @@ class Store {
   int64_t size() const;
 
  private:
-  struct State;
-  std::shared_ptr<const State> state_;
+  std::shared_ptr<const StoreFile> file_;
 };
 
-/// What decides the values at a boundary: weights of the blocks before it, inputs, precision, batch plan.
-std::string store_key(const models::Model& model, const std::string& chain, int64_t boundary,
-                      const models::Reads& reads, const Inputs& inputs, const StoreOptions& options);
+/// What decides the values at any boundary: configuration, weights by group, inputs, precision, batch plan. Each is
+/// hashed once; a store's name is the hash of those that lie before its boundary.
+class PrefixHashes {
+ public:
+  PrefixHashes(const models::Model& model, const Inputs& inputs, const StoreOptions& options);
+  std::string key(const std::string& chain, int64_t boundary, const models::Reads& reads) const;
+
+ private:
+  const models::Model& model_;
+  std::string plan_;
+  std::map<std::string, std::string> groups_;
+};
 
 /// Bytes that a store at this boundary takes, from lengths alone; a probe of one example tells the widths.
 uint64_t store_bytes(models::Model& model, const std::string& chain, int64_t boundary, const Inputs& inputs,
@@ -40,7 +47,8 @@ uint64_t store_bytes(models::Model& model, const std::string& chain, int64_t bou
 
 struct CaptureResult {
   std::vector<std::optional<Store>> stores;  // one a boundary; nullopt when over budget or off
-  std::vector<std::string> notes;            // why a boundary is absent
+  std::vector<std::string> notes;            // why a boundary is absent, or was computed again
+  double rounding = 0;                       // of the stored halves, relative to the largest value
   double seconds = 0;                        // 0 when all were there already
 };
 

@@ -159,16 +159,24 @@ struct Schedule::Machine {
     }
   }
 
+  void tell(const std::string& event) {
+    if (hooks.reached && told.insert(event).second) hooks.reached(event);
+  }
+
   void capture_split(const std::string& chain, const std::vector<int64_t>& boundaries, const std::string& split,
                      const features::Inputs& inputs, features::Feed& feed) {
     const auto captured =
         features::capture(s.model, chain, boundaries, s.model.head->reads(), inputs, s.features_folder, s.store,
                           [&](int64_t done, int64_t total) {
+                            tell("first_capture");
                             hooks.progress->step("computing the frozen blocks once, " + split, done, total);
                           });
     for (size_t i = 0; i < boundaries.size(); ++i)
       if (captured.stores[i]) feed.use(chain, boundaries[i], *captured.stores[i]);
     for (const auto& note : captured.notes) hooks.progress->line("note: " + note);
+    if (captured.rounding > 0)
+      hooks.progress->line(fmt::format("stored as {}: off by at most {:.1e} of the largest value", s.store.precision,
+                                       captured.rounding));
     if (captured.seconds > 0)
       hooks.progress->line(fmt::format("frozen blocks computed once for {} {} examples: {:.1f} s", inputs.size(), split,
                                        captured.seconds));
@@ -256,10 +264,7 @@ struct Schedule::Machine {
     int64_t steps_seen = 0;
     phase_hooks.step_done = [&](int64_t epoch, int64_t step, int64_t steps, double loss, int64_t examples) {
       steps_seen += examples;
-      if (steps_seen == examples && !first_step_told) {
-        first_step_told = true;
-        if (hooks.first_step) hooks.first_step();
-      }
+      tell("first_step");
       hooks.progress->step(
           fmt::format("{}, epoch {}/{}", title, epoch + 1, phase->plan().epochs), step, steps,
           fmt::format("loss {:.4f}  {:.0f} examples/s", loss, steps_seen / std::max(1e-3, seconds_since(started))));
@@ -594,7 +599,8 @@ struct Schedule::Machine {
   Tensors head_start, best_head;
   Json result;
   double capture_seconds = 0;
-  bool quiet_epochs = false, first_step_told = false;
+  bool quiet_epochs = false;
+  std::set<std::string> told;
 };
 
 Schedule::Schedule(Setting setting, Hooks hooks)

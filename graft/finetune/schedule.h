@@ -43,7 +43,8 @@ struct Hooks {
   std::function<void(const std::string& event, Json fields)> journal;
   /// `must`: at the end of a phase; otherwise when the last saving is long ago.
   std::function<void(const Json& state, const Tensors& tensors, bool must)> save;
-  std::function<void()> first_step;  // once a process, for the measurement of the start
+  /// Each once a process, for the measurement of the start: "first_capture", "first_step".
+  std::function<void(const std::string& event)> reached;
   report::Progress* progress = nullptr;
 };
 

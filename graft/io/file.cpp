@@ -232,6 +232,30 @@ void FileWriter::commit() {
   sync_folder(folder_of(target_));
 }
 
+GrowingFile::GrowingFile(const fs::path& path) : path_(path) {
+  descriptor_ = open_for_writing(path, O_WRONLY | O_CREAT | O_APPEND);
+  const auto end = ::lseek(descriptor_, 0, SEEK_END);
+  size_ = end > 0 ? static_cast<uint64_t>(end) : 0;
+}
+
+GrowingFile::~GrowingFile() { ::close(descriptor_); }
+
+void GrowingFile::write(std::string_view bytes) {
+  if (const int code = write_or_fault(path_, descriptor_, bytes, -1))
+    fail(Kind::disk, "{}: cannot write it: {}; free space in {} and repeat the command, it goes on from here",
+         path_.string(), std::strerror(code), folder_of(path_).string());
+  size_ += bytes.size();
+}
+
+void GrowingFile::clear() {
+  if (const int code = operate(path_, [&] { return ::ftruncate(descriptor_, 0); })) fail_disk("cut it", path_, code);
+  size_ = 0;
+}
+
+void GrowingFile::sync() {
+  if (const int code = operate(path_, [&] { return ::fsync(descriptor_); })) fail_disk("make it durable", path_, code);
+}
+
 void append_durably(const fs::path& path, std::string_view bytes) {
   const bool is_new = !fs::exists(path);
   const int descriptor = open_for_writing(path, O_WRONLY | O_CREAT | O_APPEND);

@@ -62,6 +62,26 @@ class FileWriter {
   uint64_t size_ = 0;
 };
 
+/// A file that grows over several processes (a download): opened at its end, or made. Durable after sync().
+class GrowingFile {
+ public:
+  explicit GrowingFile(const fs::path& path);
+  ~GrowingFile();
+  GrowingFile(const GrowingFile&) = delete;
+  GrowingFile& operator=(const GrowingFile&) = delete;
+  uint64_t size() const { return size_; }
+  /// Kind::disk; what was written before stays.
+  void write(std::string_view bytes);
+  /// Begins anew.
+  void clear();
+  void sync();
+
+ private:
+  fs::path path_;
+  int descriptor_ = -1;
+  uint64_t size_ = 0;
+};
+
 /// A file that only grows, line by line (the journal). Durable when it returns; when it throws, the file is as before.
 void append_durably(const fs::path& path, std::string_view bytes);
 /// Cuts the file to `size` bytes.

@@ -1,7 +1,11 @@
 // Reads the central directory at the end of the archive, then each record's own header for where its bytes begin.
 #include "graft/io/zip.h"
 
+#include <zlib.h>
+
 #include <algorithm>
+#include <functional>
+#include <memory>
 
 #include "graft/core/error.h"
 
@@ -67,7 +71,7 @@ Directory find_directory(const Reader& reader) {
 
 struct Entry {
   std::string name;
-  uint64_t flags = 0, method = 0, packed = 0, size = 0, offset = 0, next = 0;
+  uint64_t flags = 0, method = 0, crc = 0, packed = 0, size = 0, offset = 0, next = 0;
 };
 
 /// Sizes and the offset that did not fit 32 bits stand in the extra field 0x0001, only those, in this order.
@@ -94,6 +98,7 @@ Entry read_entry(const Reader& reader, uint64_t at) {
   Entry entry;
   entry.flags = reader.number(at + 8, 2);
   entry.method = reader.number(at + 10, 2);
+  entry.crc = reader.number(at + 16, 4);
   entry.packed = reader.number(at + 20, 4);
   entry.size = reader.number(at + 24, 4);
   entry.offset = reader.number(at + 42, 4);
@@ -105,23 +110,88 @@ Entry read_entry(const Reader& reader, uint64_t at) {
   return entry;
 }
 
+/// The record's bytes as they are in the archive: packed, unless it is stored.
 std::string_view content(const Reader& reader, const Entry& entry) {
   if (reader.number(entry.offset, 4) != local_header)
     reader.fail_damaged(fmt::format("no record at byte {}", entry.offset));
   const auto begin = entry.offset + 30 + reader.number(entry.offset + 26, 2) + reader.number(entry.offset + 28, 2);
-  return reader.piece(begin, entry.size);
+  return reader.piece(begin, entry.packed);
+}
+
+std::vector<Entry> read_entries(const Reader& reader) {
+  const auto directory = find_directory(reader);
+  std::vector<Entry> entries;
+  uint64_t at = directory.offset;
+  for (uint64_t i = 0; i < directory.entries; ++i) {
+    entries.push_back(read_entry(reader, at));
+    at = entries.back().next;
+  }
+  return entries;
+}
+
+/// Calls `use` with the pieces of a deflated record (RFC 1951).
+void inflate_pieces(const Reader& reader, std::string_view packed, const std::function<void(std::string_view)>& use) {
+  z_stream stream{};
+  GRAFT_ASSERT(inflateInit2(&stream, -MAX_WBITS) == Z_OK);
+  const std::unique_ptr<z_stream, int (*)(z_stream*)> owner(&stream, inflateEnd);
+  std::string piece(1 << 20, '\0');
+  int code = Z_OK;
+  while (code != Z_STREAM_END) {
+    if (stream.avail_in == 0) {
+      const auto size = std::min<size_t>(packed.size(), 1 << 30);
+      stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(packed.data()));
+      stream.avail_in = static_cast<uInt>(size);
+      packed.remove_prefix(size);
+    }
+    stream.next_out = reinterpret_cast<Bytef*>(piece.data());
+    stream.avail_out = static_cast<uInt>(piece.size());
+    code = inflate(&stream, Z_NO_FLUSH);
+    const auto made = piece.size() - stream.avail_out;
+    const bool stuck = made == 0 && stream.avail_in == 0 && packed.empty();
+    if ((code != Z_OK && code != Z_STREAM_END && code != Z_BUF_ERROR) || (stuck && code != Z_STREAM_END))
+      reader.fail_damaged("a compressed file does not unpack");
+    use(std::string_view(piece).substr(0, made));
+  }
 }
 
 }  // namespace
 
+std::vector<std::string> zip_names(std::string_view bytes, const std::string& where) {
+  std::vector<std::string> names;
+  for (const auto& entry : read_entries(Reader(bytes, where)))
+    if (!entry.name.ends_with('/')) names.push_back(entry.name);
+  return names;
+}
+
+void unpack_zip_file(std::string_view bytes, const std::string& where, const std::string& name,
+                     const fs::path& target) {
+  const Reader reader(bytes, where);
+  const auto entries = read_entries(reader);
+  const auto entry = std::find_if(entries.begin(), entries.end(), [&](const Entry& e) { return e.name == name; });
+  GRAFT_CHECK(model, entry != entries.end(), "{}: has no file `{}`; it has {}", where, name,
+              listed(zip_names(bytes, where)));
+  GRAFT_CHECK(model, (entry->flags & 1) == 0 && (entry->method == 0 || entry->method == 8),
+              "{}: `{}` is encrypted or packed by another method than deflate; unpack it by another program", where,
+              name);
+  require_space(target, entry->size, "unpacking " + name);
+  FileWriter writer(target);
+  auto crc = crc32(0, nullptr, 0);
+  const auto use = [&](std::string_view piece) {
+    writer.write(piece);
+    if (writer.size() > entry->size) reader.fail_damaged(name + " is longer than its directory says");
+    crc = crc32_z(crc, reinterpret_cast<const Bytef*>(piece.data()), piece.size());
+  };
+  if (entry->method == 0) use(content(reader, *entry));
+  else inflate_pieces(reader, content(reader, *entry), use);
+  if (writer.size() != entry->size || crc != entry->crc)
+    reader.fail_damaged(name + " does not have the size and checksum of its directory entry");
+  writer.commit();
+}
+
 std::map<std::string, std::string_view> zip_records(std::string_view bytes, const std::string& where) {
   const Reader reader(bytes, where);
-  const auto directory = find_directory(reader);
   std::map<std::string, std::string_view> records;
-  uint64_t at = directory.offset;
-  for (uint64_t i = 0; i < directory.entries; ++i) {
-    const auto entry = read_entry(reader, at);
-    at = entry.next;
+  for (const auto& entry : read_entries(reader)) {
     const bool plain = entry.method == 0 && (entry.flags & 1) == 0 && entry.packed == entry.size;
     GRAFT_CHECK(model, plain,
                 "{}: record `{}` is compressed or encrypted, torch.save stores records as they are; unpack it and save "

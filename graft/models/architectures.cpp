@@ -7,7 +7,8 @@
 namespace graft::models {
 
 const std::vector<Architecture>& architectures() {
-  static const std::vector<Architecture> kTable{bert(), roberta(), deberta(), deberta_v2(), cxr_bert()};
+  static const std::vector<Architecture> kTable{bert(),     roberta(), deberta(),     deberta_v2(),
+                                                cxr_bert(), llama(),   gpt_bigcode(), starcoder2()};
   return kTable;
 }
 
@@ -22,7 +23,8 @@ const Architecture& find_architecture(const Json& config) {
   if (type.empty()) {
     for (const auto& name : config.value("architectures", std::vector<std::string>{}))
       for (const auto& row : architectures())
-        for (const auto* kind : {"features", "classification", "tokens", "masked_lm"})
+        for (const auto& kind :
+             {std::string("features"), std::string("classification"), std::string("tokens"), row.language_task})
           if (row.class_name({kind, 1}) == name) return row;
     const bool looks_like_bert = config.contains("type_vocab_size") && config.contains("hidden_act") &&
                                  config.contains("intermediate_size") && !config.contains("relative_attention");

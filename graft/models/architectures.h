@@ -31,6 +31,7 @@ struct Architecture {
   std::vector<KeyRule> rules;                             // tried on every key that no parameter has
   std::vector<std::pair<std::string, std::string>> tied;  // (alias in some files, the parameter that it equals)
   std::string exported_type = {};  // model_type of what graft writes, where transformers knows only a relative ("bert")
+  std::string language_task = "masked_lm";                // what it was pretrained for: masked_lm, causal_lm
 };
 
 const std::vector<Architecture>& architectures();
@@ -43,6 +44,9 @@ Architecture bert();
 Architecture cxr_bert();
 Architecture deberta();
 Architecture deberta_v2();
+Architecture gpt_bigcode();
+Architecture llama();
 Architecture roberta();
+Architecture starcoder2();
 
 }  // namespace graft::models

@@ -69,7 +69,8 @@ std::string class_name(const Task& task) {
 }  // namespace
 
 Architecture deberta() {
-  auto row = deberta_architecture("deberta");
+  auto row = deberta_architecture();
+  row.model_type = "deberta";
   row.create = create;
   row.class_name = class_name;
   return row;

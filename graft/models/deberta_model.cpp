@@ -184,7 +184,9 @@ DebertaModel::DebertaModel(const DebertaConfig& c, MakeProjections make, std::sh
 }
 
 void DebertaModel::fill_shared(const Chain&, Activations& x) {
-  if (relative) x.shared["relative"] = relative_norm ? relative_norm(relative->weight) : relative->weight;
+  if (!relative) return;
+  const auto table = relative(torch::arange(relative->weight.size(0), device()));  // a look-up, so that adapters count
+  x.shared["relative"] = relative_norm ? relative_norm(table) : table;
 }
 
 Activations DebertaModel::forward_block(const Chain&, int64_t block, Activations x, const ReadIndex* needed) {
@@ -220,9 +222,8 @@ std::shared_ptr<Head> deberta_head(const DebertaModel& model, const Task& task) 
   return masked_lm_head(keys, c.hidden_size, c.hidden_act, c.layer_norm_eps, model.embeddings->words);
 }
 
-Architecture deberta_architecture(const std::string& model_type) {
+Architecture deberta_architecture() {
   return {
-      .model_type = model_type,
       .prefix = "deberta",
       // The published files have their language head under lm_predictions, where transformers looks for it only with
       // `legacy: false`; mask_predictions is the discriminator of v3, _weight its difference to the generator.

@@ -107,7 +107,7 @@ struct DebertaModel : Model {
 /// The head for a task, by the names that both families use.
 std::shared_ptr<Head> deberta_head(const DebertaModel& model, const Task& task);
 
-/// The row of architectures() but for create and class_name.
-Architecture deberta_architecture(const std::string& model_type);
+/// The row of architectures() but for model_type, create and class_name.
+Architecture deberta_architecture();
 
 }  // namespace graft::models

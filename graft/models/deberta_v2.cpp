@@ -91,7 +91,8 @@ std::string class_name(const Task& task) {
 }  // namespace
 
 Architecture deberta_v2() {
-  auto row = deberta_architecture("deberta-v2");
+  auto row = deberta_architecture();
+  row.model_type = "deberta-v2";
   row.create = create;
   row.class_name = class_name;
   return row;

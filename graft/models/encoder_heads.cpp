@@ -2,6 +2,8 @@
 
 #include <sstream>
 
+#include "graft/nn/linear.h"
+
 namespace graft::models {
 namespace {
 
@@ -80,7 +82,7 @@ MaskedLmLayers::MaskedLmLayers(torch::nn::Module& owner, const MaskedLmKeys& key
 }
 
 Tensor MaskedLmLayers::logits(const Tensor& hidden) {
-  return torch::linear(norm(act(dense(hidden))), words->weight, bias);
+  return nn::linear(norm(act(dense(hidden))), words->weight, bias);
 }
 
 std::shared_ptr<Head> masked_lm_head(const MaskedLmKeys& keys, int64_t hidden_size, const std::string& act, double eps,

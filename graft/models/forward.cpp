@@ -46,7 +46,8 @@ Unpadded unpad(Model& model, const Named& inputs) {
   if (inputs.contains("position_ids")) positions = optional_like(inputs, "position_ids", ids, 0);
   for (const auto& [key, name, values] :
        {std::tuple{"word_embeddings", "input_ids", ids}, std::tuple{"token_type_embeddings", "token_type_ids", types},
-        std::tuple{"position_embeddings", "position_ids", positions}})
+        std::tuple{"position_embeddings", "position_ids", positions}, std::tuple{"embed_tokens", "input_ids", ids},
+        std::tuple{"wte", "input_ids", ids}, std::tuple{"wpe", "position_ids", positions}})
     for (const auto& item : model.parameters_by_key())
       if (item.key().ends_with(std::string(key) + ".weight")) check_range(name, values, item.value().size(0), key);
 
@@ -66,9 +67,7 @@ Unpadded unpad(Model& model, const Named& inputs) {
 Computed compute(const Source& source, const Named& inputs, bool with_gradients) {
   const auto loaded = load(source, task_of(source.config, *source.architecture), 0);
   auto& model = *loaded.model;
-  std::set<std::string> all{"head"};
-  for (const auto& group : model.groups) all.insert(group.name);
-  if (with_gradients) model.unfreeze_only(all);
+  if (with_gradients) model.unfreeze_only(model.all_groups());
   model.eval();
   const torch::AutoGradMode mode(with_gradients);
 

@@ -87,8 +87,13 @@ struct Loader {
     const auto found = tensors.find(alias);
     auto* target = targets.find(parameter);
     if (found == tensors.end() || !target) return;
+    if (targets.contains(alias)) return;  // untied here: a parameter of its own
     if (!report.key_in_file.contains(parameter)) {
       fill(alias, parameter, found->second);
+      return;
+    }
+    if (model.head->uses().empty() && architecture.language_task == "causal_lm") {
+      report.dropped.push_back(alias);  // the language head is not in this model, whether it was tied or not
       return;
     }
     const auto other = to_tensor(alias, found->second);
@@ -180,8 +185,9 @@ LoadReport load_weights(Model& model, const Architecture& architecture, const io
   for (const auto& item : model.buffers_by_key()) loader.targets.insert(item.key(), item.value());
 
   for (const auto& [key, view] : tensors) {
-    const bool alias =
-        std::any_of(architecture.tied.begin(), architecture.tied.end(), [&](const auto& t) { return t.first == key; });
+    const bool alias = std::any_of(architecture.tied.begin(), architecture.tied.end(),
+                                   [&](const auto& t) { return t.first == key; }) &&
+                       !loader.targets.contains(key);
     if (alias || loader.fill(key, loader.renamed(modern(key)), view)) continue;
     if (loader.dropped_by_rule(key)) loader.report.dropped.push_back(key);
     else loader.unused.push_back(described(key, view.shape));

@@ -35,6 +35,13 @@ const Chain& Model::chain(const std::string& name) const {
   return chains.front();
 }
 
+std::set<std::string> Model::all_groups() const {
+  std::set<std::string> all{"head"};
+  for (const auto& chain : chains)
+    for (const auto& block : chain.blocks) all.insert(block.groups.begin(), block.groups.end());
+  return all;
+}
+
 Activations Model::forward(const std::string& name, int64_t from, int64_t to, Activations x, const Reads& needed) {
   const auto& c = chain(name);
   const auto last = static_cast<int64_t>(c.blocks.size()) - 1;

@@ -55,11 +55,14 @@ struct Task {
 };
 
 struct Model : torch::nn::Module {
+  std::string name;           // of the source, for people
+  std::string configuration;  // what decides the computation beside the weights; part of the name of every store
   std::vector<Chain> chains;  // upstream chains first
   std::vector<Group> groups;  // of the chains, input side first; "head" is beside them
   std::shared_ptr<Head> head;
 
   const Chain& chain(const std::string& name) const;
+  std::set<std::string> all_groups() const;  // what blocks own, and "head"
 
   /// Blocks [from, to) of a chain. `needed` says at which positions the last block of the chain is computed.
   Activations forward(const std::string& chain, int64_t from, int64_t to, Activations x, const Reads& needed);

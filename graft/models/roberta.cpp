@@ -7,6 +7,7 @@
 #include "graft/models/architectures.h"
 #include "graft/models/encoder_heads.h"
 #include "graft/models/post_norm_model.h"
+#include "graft/nn/linear.h"
 
 namespace graft::models {
 namespace {
@@ -67,7 +68,7 @@ struct RobertaMaskedLmHead final : Head {
 
   Outputs forward(const std::map<std::string, Activations>& ends) override {
     const auto x = norm(torch::gelu(dense(ends.at("text").hidden.values)));  // (N, C)
-    return {{"logits", torch::linear(x, words->weight, bias)}};              // (N, V)
+    return {{"logits", nn::linear(x, words->weight, bias)}};                 // (N, V)
   }
 
   nn::Embedding words;

@@ -1,6 +1,7 @@
 #include "graft/models/source.h"
 
 #include "graft/core/error.h"
+#include "graft/models/lora.h"
 
 namespace graft::models {
 
@@ -8,11 +9,26 @@ Source Source::open(const std::filesystem::path& folder) {
   GRAFT_CHECK(model, std::filesystem::exists(folder),
               "{}: there is no such model folder. Give the folder that holds config.json and the weights.",
               folder.string());
-  const auto config_path = folder / "config.json";
+  Json adapter_config;
+  auto base = folder;
+  if (std::filesystem::exists(folder / "adapter_config.json") &&
+      !std::filesystem::exists(folder / "model.safetensors")) {
+    adapter_config = Json::parse(io::read_file(folder / "adapter_config.json"), nullptr, false);
+    GRAFT_CHECK(model, adapter_config.is_object(),
+                "{}: adapter_config.json is not a JSON object. Save the adapter again.", folder.string());
+    base = adapter_config.value("base_model_name_or_path", std::string());
+    GRAFT_CHECK(model, std::filesystem::exists(base),
+                "{}: is an adapter for `{}`, and there is no such folder. Put the base model there, or name its folder "
+                "as base_model_name_or_path in adapter_config.json.",
+                folder.string(), base.string());
+  }
+  auto config_path = folder / "config.json";
+  if (!adapter_config.is_null() && !std::filesystem::exists(config_path)) config_path = base / "config.json";
   GRAFT_CHECK(model, std::filesystem::exists(config_path),
               "{}: has no config.json. Give the folder of a model as transformers saves it.", folder.string());
   Source source;
   source.folder = folder;
+  source.name = folder.filename().string();
   try {
     source.config = Json::parse(io::read_file(config_path));
   } catch (const Json::parse_error& e) {
@@ -21,21 +37,34 @@ Source Source::open(const std::filesystem::path& folder) {
   GRAFT_CHECK(model, source.config.is_object(), "{}: is not a JSON object. Download the model again.",
               config_path.string());
   source.architecture = &find_architecture(source.config);
-  source.checkpoint = io::read_checkpoint(folder);
+  source.checkpoint = io::read_checkpoint(base);
+  source.adapter_config = adapter_config;
+  if (!adapter_config.is_null()) source.adapter = io::read_checkpoint(folder / "adapter_model.safetensors").tensors;
   return source;
 }
 
 std::string Source::description(const Model& model) const {
   int64_t count = 0;
   for (const auto& item : model.parameters_by_key()) count += item.value().numel();
-  return fmt::format("{} ({}, {} blocks, {:.1f} M parameters)", folder.filename().string(), architecture->model_type,
+  return fmt::format("{} ({}, {} blocks, {:.1f} M parameters)", name, architecture->model_type,
                      model.chains.front().blocks.size(), static_cast<double>(count) / 1e6);
 }
+
+namespace {
+
+std::shared_ptr<Model> create(const Source& source, const Task& task) {
+  auto model = source.architecture->create(source.config, task);
+  model->name = source.folder.filename().string();
+  model->configuration = source.config.dump();
+  return model;
+}
+
+}  // namespace
 
 Loaded load(const Source& source, const Task& task, uint64_t seed, bool keep_head) {
   torch::manual_seed(seed);
   Loaded loaded;
-  loaded.model = source.architecture->create(source.config, task);
+  loaded.model = create(source, task);
   auto tensors = source.checkpoint.tensors;
   if (!keep_head) {
     std::map<std::string, Tensor> fresh;
@@ -53,12 +82,22 @@ Loaded load(const Source& source, const Task& task, uint64_t seed, bool keep_hea
   } else {
     loaded.report = load_weights(*loaded.model, *source.architecture, tensors, source.folder.string(), true);
   }
+  if (!source.adapter_config.is_null()) {
+    const auto prefix = keep_head ? std::string() : source.architecture->prefix + ".";
+    for (const auto& key :
+         apply_peft(*loaded.model, source.adapter_config, source.adapter, prefix, source.folder.string())) {
+      std::erase(loaded.report.fresh, key);
+      loaded.report.key_in_file[key] = key;
+    }
+  }
   return loaded;
 }
 
 std::shared_ptr<Model> random_copy(const Source& source, const Task& task, uint64_t seed) {
   torch::manual_seed(seed);
-  return source.architecture->create(source.config, task);
+  auto copy = create(source, task);
+  copy->name += ", random weights";
+  return copy;
 }
 
 Task task_of(const Json& config, const Architecture& architecture) {
@@ -66,7 +105,7 @@ Task task_of(const Json& config, const Architecture& architecture) {
   const auto labels = config.contains("id2label") ? static_cast<int64_t>(config["id2label"].size()) : 2;
   for (const auto& name : names) {
     if (name == architecture.class_name({"features"})) return {"features"};
-    if (name == architecture.class_name({"masked_lm"})) return {"masked_lm"};
+    if (name == architecture.class_name({architecture.language_task})) return {architecture.language_task};
     if (name == architecture.class_name({"tokens", labels})) return {"tokens", labels};
     if (name == architecture.class_name({"classification", labels})) {
       const auto problem = config.contains("problem_type") && config["problem_type"].is_string()

@@ -7,10 +7,15 @@ namespace graft::models {
 
 struct Source {
   std::filesystem::path folder;
+  std::string name;  // for people: the folder's, or the one on the hub
   Json config;
   const Architecture* architecture = nullptr;
   io::Checkpoint checkpoint;
+  /// Where the folder is a PEFT adapter: its settings and tensors; `checkpoint` then is its base model's.
+  Json adapter_config;
+  io::TensorMap adapter;
 
+  /// A folder with adapter_config.json and no weights of its own is opened with its base model.
   /// Throws Kind::model: no such folder, no config.json, an unknown family, no weights, a damaged file.
   static Source open(const std::filesystem::path& folder);
 

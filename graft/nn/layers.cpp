@@ -1,6 +1,7 @@
 #include "graft/nn/layers.h"
 
 #include "graft/core/error.h"
+#include "graft/nn/linear.h"
 
 namespace graft::nn {
 namespace {
@@ -23,7 +24,7 @@ LinearImpl::LinearImpl(int64_t in, int64_t out, bool with_bias) {
   if (with_bias) bias = register_parameter("bias", torch::zeros({out}));
 }
 
-Tensor LinearImpl::forward(const Tensor& x) { return attached(x, torch::linear(x, weight, bias)); }
+Tensor LinearImpl::forward(const Tensor& x) { return attached(x, nn::linear(x, weight, bias)); }
 
 EmbeddingImpl::EmbeddingImpl(int64_t rows, int64_t width, std::optional<int64_t> padding_id)
     : padding_id(padding_id.value_or(-1)) {

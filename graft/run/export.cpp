@@ -2,6 +2,7 @@
 
 #include "graft/core/error.h"
 #include "graft/io/safetensors.h"
+#include "graft/models/lora.h"
 
 namespace graft::run {
 namespace {
@@ -15,7 +16,7 @@ Json config_of(const models::Source& source, const models::Task& task, const std
   for (const auto* key : {"dtype", "torch_dtype"}) config.erase(key);
   config["torch_dtype"] = "float32";
   for (const auto* key : {"id2label", "label2id", "problem_type", "_name_or_path"}) config.erase(key);
-  if (task.kind == "masked_lm" || task.kind == "features") return config;
+  if (task.kind == "masked_lm" || task.kind == "causal_lm" || task.kind == "features") return config;
   Json names = Json::object(), ids = Json::object();
   for (int64_t i = 0; i < task.num_labels; ++i) {
     const auto name = i < static_cast<int64_t>(label_names.size()) ? label_names[i] : "LABEL_" + std::to_string(i);
@@ -34,8 +35,10 @@ Json config_of(const models::Source& source, const models::Task& task, const std
 std::string card_text(const ModelCard& card, const std::vector<std::string>& label_names) {
   std::string text = "---\nlibrary_name: transformers\n";
   text += fmt::format("base_model: {}\n", card.base_model);
-  text += fmt::format("pipeline_tag: {}\n---\n\n", card.task == "tokens"      ? "token-classification"
+  text += fmt::format("pipeline_tag: {}\n---\n\n", card.of_images             ? "image-classification"
+                                                   : card.task == "tokens"    ? "token-classification"
                                                    : card.task == "masked_lm" ? "fill-mask"
+                                                   : card.task == "causal_lm" ? "text-generation"
                                                                               : "text-classification");
   text += fmt::format("# {} for {}\n\nFine-tuned by graft from `{}`.\n", card.base_model, card.task, card.base_model);
   if (!label_names.empty()) text += "\nLabels: " + listed(label_names, 50) + ".\n";
@@ -60,16 +63,23 @@ std::string card_text(const ModelCard& card, const std::vector<std::string>& lab
 
 std::string export_model(const std::filesystem::path& folder, const models::Source& source, const models::Model& model,
                          const models::Task& task, const std::vector<std::string>& label_names,
-                         const data::Tokenizer& tokenizer, int64_t max_length, const ModelCard& card) {
+                         const std::map<std::string, std::string>& files, const ModelCard& card,
+                         const models::LoraOptions* adapters) {
   const auto making = io::temporary_beside(folder);
   io::remove_all(making);
   io::make_folder(making);
-  std::map<std::string, models::Tensor> tensors;
-  for (const auto& items : {model.parameters_by_key(), model.buffers_by_key()})
-    for (const auto& item : items) tensors[item.key()] = item.value();
-  const auto hash = io::write_safetensors(making / "model.safetensors", models::to_views(tensors));
+  const auto tensors = adapters ? models::peft_tensors(model) : models::without_adapters(model);
+  const auto* weights = adapters ? "adapter_model.safetensors" : "model.safetensors";
+  const auto hash = io::write_safetensors(making / weights, models::to_views(tensors));
+  if (adapters) {
+    const auto base = std::filesystem::absolute(source.folder).lexically_normal().string();
+    io::write_file(making / "adapter_config.json", models::peft_config(model, *adapters, task, base).dump(2) + "\n");
+  }
   io::write_file(making / "config.json", config_of(source, task, label_names).dump(2) + "\n");
-  for (const auto& [name, content] : tokenizer.export_files(max_length)) io::write_file(making / name, content);
+  for (const auto& [name, content] : files) io::write_file(making / name, content);
+  if (const auto settings = source.folder / "generation_config.json";
+      task.kind == "causal_lm" && std::filesystem::exists(settings))
+    io::write_file(making / "generation_config.json", io::read_file(settings));
   io::write_file(making / "README.md", card_text(card, label_names));
   io::remove_all(folder);
   io::rename_folder(making, folder);

@@ -6,13 +6,16 @@
 #include "graft/core/error.h"
 #include "graft/core/hash.h"
 #include "graft/core/interrupt.h"
+#include "graft/core/process.h"
 #include "graft/core/random.h"
 #include "graft/core/threads.h"
 #include "graft/finetune/schedule.h"
 #include "graft/io/commit.h"
 #include "graft/io/safetensors.h"
+#include "graft/models/lora.h"
 #include "graft/report/journal.h"
 #include "graft/run/export.h"
+#include "graft/run/find_source.h"
 #include "graft/run/text_task.h"
 
 namespace graft::run {
@@ -25,8 +28,9 @@ using models::Tensor;
 using Tensors = std::map<std::string, Tensor>;
 
 struct Runner {
-  Runner(const Recipe& recipe, Purpose purpose, report::Progress& progress)
+  Runner(const Recipe& recipe, const FoundSource& origin, Purpose purpose, report::Progress& progress)
       : recipe(recipe),
+        origin(origin),
         purpose(purpose),
         progress(progress),
         folder(recipe.output),
@@ -95,76 +99,90 @@ struct Runner {
 
   fs::path adapted_folder() const { return folder / "adapted"; }
 
+  Source open_source() const {
+    auto source = Source::open(origin.folder);
+    source.name = origin.name;
+    return source;
+  }
+
+  void attach_adapters(models::Model& model, const char* stage) const {
+    if (recipe.lora.rank == 0) return;
+    const auto layers = models::attach_lora(model, recipe.lora, seed_of(recipe.seed, {stage, "lora"}));
+    progress.line(fmt::format("{} linear layers learn through adapters of rank {}", layers.size(), recipe.lora.rank));
+  }
+
   /// Stage `adapt`: leaves a complete model folder, which is the source of what follows.
   void adapt() {
     if (recipe.adapt.corpus.empty() || (!saved_stage.empty() && saved_stage != "adapt")) return;
-    const auto source = Source::open(recipe.source);
+    const auto source = open_source();
     const auto tokenizer = data::Tokenizer::load(source.folder);
     check_tokenizer(tokenizer, source);
-    const auto loaded = models::load(source, {"masked_lm"}, seed_of(recipe.seed, {"adapt", "head"}));
+    const models::Task language{source.architecture->language_task};
+    const auto loaded = models::load(source, language, seed_of(recipe.seed, {"adapt", "head"}));
+    attach_adapters(*loaded.model, "adapt");
     const auto max_length = length_limit(recipe.adapt.max_length, tokenizer, *loaded.model);
     if (saved_stage.empty()) {
-      journal.write(
-          "start",
-          {{"source", source.folder.filename().string()}, {"source_hash", identity["source"]}, {"seed", recipe.seed}});
+      journal.write("start", {{"source", source.name}, {"source_hash", identity["source"]}, {"seed", recipe.seed}});
       if (!loaded.report.fresh.empty())
-        progress.line("the source has no masked-language head; it gets a fresh one, which first learns alone: " +
+        progress.line("the source has no language head; it gets a fresh one, which first learns alone: " +
                       listed(loaded.report.fresh, 3));
     }
-    const auto corpus = adapt::read_corpus(recipe.adapt, *loaded.model, tokenizer, max_length);
-    const adapt::MaskRules rules(tokenizer, source.config.at("vocab_size").get<int64_t>(), recipe.adapt);
+    const auto objective =
+        adapt::read_objective(language.kind, *loaded.model, tokenizer, source.config.at("vocab_size").get<int64_t>(),
+                              recipe.adapt, max_length, recipe.seed);
     adapt::Hooks hooks;
     hooks.journal = [&](const std::string& event, Json fields) { journal.write(event, std::move(fields)); };
     hooks.save = [&](const Json& state, const Tensors& tensors, bool must) { save("adapt", state, tensors, must); };
     hooks.progress = &progress;
-    adapt::Adaptation stage(*loaded.model, corpus, rules, recipe.adapt, recipe.train, recipe.seed,
+    adapt::Adaptation stage(*loaded.model, objective, recipe.adapt, recipe.train, recipe.seed,
                             !loaded.report.fresh.empty(), hooks);
     if (saved_stage == "adapt") stage.resume(saved_state, saved_tensors);
     stage.run();
     results["adapt"] = stage.result();
     const auto target = purpose == Purpose::adapt ? folder / "model" : adapted_folder();
-    export_model(target, source, *loaded.model, {"masked_lm"}, {}, tokenizer, max_length,
-                 {source.folder.filename().string(),
-                  "masked_lm",
+    // The stages share model folders and nothing else, so what finetuning starts from is whole.
+    const bool beside = recipe.lora.rank > 0 && !recipe.lora.merge && purpose == Purpose::adapt;
+    if (recipe.lora.rank > 0 && !beside) models::merge_lora(*loaded.model);
+    export_model(target, source, *loaded.model, language, {}, tokenizer_files(tokenizer, max_length),
+                 {source.name,
+                  language.kind,
+                  false,
                   {{"held_out",
                     {{"perplexity before", stage.result()["before"]["perplexity"]},
-                     {"perplexity after", stage.result()["after"]["perplexity"]}}}}});
+                     {"perplexity after", stage.result()["after"]["perplexity"]}}}}},
+                 beside ? &recipe.lora : nullptr);
     save("adapted", Json::object(), {}, true);
   }
 
   void finetune() {
     if (saved_stage == "done") return;
     const bool adapted = !recipe.adapt.corpus.empty() && purpose != Purpose::finetune;
-    const auto source = Source::open(adapted ? adapted_folder() : fs::path(recipe.source));
-    const auto tokenizer = data::Tokenizer::load(source.folder);
-    check_tokenizer(tokenizer, source);
-    const auto dataset = data::read_dataset(recipe.data, recipe.seed);
+    auto source = adapted ? Source::open(adapted_folder()) : open_source();
+    const auto kind = task_inputs(source, recipe.max_length, recipe.images);
+    kind->settle(source);
+    auto dataset = kind->read(recipe.data, recipe.seed, {});
     const models::Task task{dataset.task,
                             dataset.task == "regression" ? 1 : static_cast<int64_t>(dataset.label_names.size())};
     const auto loaded = models::load(source, task, seed_of(recipe.seed, {"finetune", "head"}),
                                      models::label_names(source.config) == dataset.label_names);
     auto& model = *loaded.model;
-    const auto max_length = length_limit(recipe.max_length, tokenizer, model);
-    const bool words = dataset.task == "tokens";
-    identity["data"] = dataset.hash;
+    attach_adapters(model, "finetune");
+    const auto train = prepare(*kind, model, dataset, dataset.train, "training");
+    const auto validation = prepare(*kind, model, dataset, dataset.validation, "validation");
+    identity["data"] =
+        kind->of_images() ? sha256(dataset.hash + train.inputs->hash() + validation.inputs->hash()) : dataset.hash;
     check_identity();
     const auto summary = data::summary(dataset);
     if (saved_stage != "finetune") {
       journal.write("data", {{"summary", summary},
                              {"hash", dataset.hash},
-                             {"max_length", max_length},
+                             {"inputs", kind->settings(model)},
                              {"source", source.description(model)},
                              {"fresh", loaded.report.fresh}});
-      progress.title(source.description(model) +
-                     (adapted ? ", adapted from " + fs::path(recipe.source).filename().string() : ""));
+      progress.title(source.description(model) + (adapted ? ", adapted from " + origin.name : ""));
       progress.line(data::summary_text(summary));
     }
-    const auto train_inputs = tokenized(tokenizer, model, dataset.train, max_length, words);
-    const auto validation_inputs = tokenized(tokenizer, model, dataset.validation, max_length, words);
-    if (train_inputs.truncated > 0)
-      progress.line(
-          fmt::format("{} of {} training texts reach the limit of {} tokens and are cut (max_length in the recipe)",
-                      train_inputs.truncated, train_inputs.size(), max_length));
+    if (!train.note.empty()) progress.line(train.note);
 
     finetune::Setting setting{.model = model};
     setting.random_copy = [&] {
@@ -172,8 +190,8 @@ struct Runner {
     };
     setting.task = dataset.task;
     setting.label_names = dataset.label_names;
-    setting.train = {&train_inputs, &dataset.train, words ? &train_inputs.first_tokens() : nullptr};
-    setting.validation = {&validation_inputs, &dataset.validation, words ? &validation_inputs.first_tokens() : nullptr};
+    setting.train = {train.inputs.get(), train.repeated ? &*train.repeated : &dataset.train, train.first_tokens};
+    setting.validation = {validation.inputs.get(), &dataset.validation, validation.first_tokens};
     setting.options = recipe.finetune;
     setting.training = recipe.train;
     setting.store = recipe.features;
@@ -182,9 +200,8 @@ struct Runner {
     finetune::Hooks hooks;
     hooks.journal = [&](const std::string& event, Json fields) { journal.write(event, std::move(fields)); };
     hooks.save = [&](const Json& state, const Tensors& tensors, bool must) { save("finetune", state, tensors, must); };
-    hooks.first_step = [&] {
-      sessions.write("first_step",
-                     {{"seconds_since_start", std::chrono::duration<double>(Clock::now() - began).count()}});
+    hooks.reached = [&](const std::string& event) {
+      sessions.write(event, {{"seconds_since_start", process_seconds()}});
     };
     hooks.progress = &progress;
     finetune::Schedule schedule(std::move(setting), hooks);
@@ -192,26 +209,37 @@ struct Runner {
     schedule.run();
     results["finetune"] = schedule.result();
 
-    evaluate_test(model, dataset, tokenizer, max_length);
+    evaluate_test(model, dataset, *kind);
+    const bool beside = recipe.lora.rank > 0 && !recipe.lora.merge;
+    if (recipe.lora.rank > 0 && !beside) models::merge_lora(model);
     auto card = results["finetune"];
     if (results.contains("test")) card["test"] = results["test"];
     results["model_sha256"] =
-        export_model(folder / "model", source, model, task, dataset.label_names, tokenizer, max_length,
-                     {fs::path(recipe.source).filename().string(), dataset.task, card});
+        export_model(folder / "model", source, model, task, dataset.label_names, kind->files(model),
+                     {origin.name, dataset.task, kind->of_images(), card}, beside ? &recipe.lora : nullptr);
     if (recipe.features.folder.empty()) io::remove_all(folder / "features");
   }
 
-  void evaluate_test(models::Model& model, const data::Dataset& dataset, const data::Tokenizer& tokenizer,
-                     int64_t max_length) {
+  /// Skipped examples are counted with those that reading skipped.
+  Prepared prepare(TaskInputs& kind, const models::Model& model, data::Dataset& dataset, data::Examples& examples,
+                   const std::string& split) {
+    Wanted wanted{.split = split, .words = dataset.task == "tokens"};
+    if (recipe.data.bad_rows == "skip") wanted.bad_rows = data::BadRows::skip;
+    if (&examples == &dataset.train) wanted.training_seed = recipe.seed;
+    wanted.progress = [&](int64_t done, int64_t total) { progress.step("reading, " + split, done, total); };
+    auto prepared = kind.prepare(model, examples, wanted);
+    dataset.skipped.count += prepared.skipped.count;
+    for (const auto& sentence : prepared.skipped.first)
+      if (dataset.skipped.first.size() < 10) dataset.skipped.first.push_back(sentence);
+    return prepared;
+  }
+
+  void evaluate_test(models::Model& model, data::Dataset& dataset, TaskInputs& kind) {
     if (dataset.test.size() == 0) return;
-    const bool words = dataset.task == "tokens";
-    const auto inputs = tokenized(tokenizer, model, dataset.test, max_length, words);
-    const features::Feed feed(model, inputs);
-    std::set<std::string> all{"head"};
-    for (const auto& group : model.groups) all.insert(group.name);
-    model.unfreeze_only(all);  // nothing is stored for the test split
-    const train::Supervised stream(model, feed, dataset.task, dataset.label_names, dataset.test,
-                                   words ? &inputs.first_tokens() : nullptr);
+    const auto test = prepare(kind, model, dataset, dataset.test, "test");
+    const features::Feed feed(model, *test.inputs);
+    model.unfreeze_only(model.all_groups());  // nothing is stored for the test split
+    const train::Supervised stream(model, feed, dataset.task, dataset.label_names, dataset.test, test.first_tokens);
     results["test"] = train::all_metrics(
         train::evaluate(model, stream, recipe.train.micro_batch_tokens, recipe.train.precision == "bfloat16"));
     results["test"]["examples"] = dataset.test.size();
@@ -232,7 +260,7 @@ struct Runner {
                 folder.string());
     start();
     identity["threads"] = at::get_num_threads();
-    identity["source"] = io::checkpoint_hash(io::read_checkpoint(recipe.source));
+    identity["source"] = io::checkpoint_hash(io::read_checkpoint(origin.folder));
     if (resume) load_checkpoint();
     check_identity();
     if (saved_stage == "done") {
@@ -258,12 +286,13 @@ struct Runner {
   }
 
   const Recipe& recipe;
+  const FoundSource& origin;
   Purpose purpose;
   report::Progress& progress;
   fs::path folder;
   report::Journal journal, sessions;
   io::CommittedFolders checkpoints;
-  Clock::time_point began = Clock::now(), last_saved = Clock::now();
+  Clock::time_point last_saved = Clock::now();
   uint64_t checkpoint = 0;
   Json results = Json::object(), identity = Json::object(), saved_identity, saved_state;
   std::string saved_stage;
@@ -273,7 +302,10 @@ struct Runner {
 }  // namespace
 
 Json run_recipe(const Recipe& recipe, Purpose purpose, bool resume, report::Progress& progress) {
-  return Runner(recipe, purpose, progress).run(resume);
+  const auto origin = find_source(recipe.source, recipe.sources, progress);
+  auto pinned = recipe;  // the recipe in the run's folder names the commit
+  pinned.source = origin.pinned;
+  return Runner(pinned, origin, purpose, progress).run(resume);
 }
 
 }  // namespace graft::run

@@ -43,6 +43,28 @@ void check_data(const Recipe& r, Checks& c, std::vector<std::string>& mistakes) 
   c.fraction("data.validation_fraction", d.validation_fraction);
   c.fraction("data.test_fraction", d.test_fraction);
   c.at_least("data.max_train", 0, d.max_train);
+  c.at_least("images.pixel_limit", 1, r.images.pixel_limit);
+  c.one_of("images.sixteen_bit", r.images.sixteen_bit, {"scale", "saturate"});
+  c.at_least("images.cache_gb", 0, r.images.cache_gb);
+  const auto& a = r.images.augment;
+  const auto within = [&](const char* key, double found, double least, double most) {
+    c.expect(found >= least && found <= most, std::string("images.augment.") + key,
+             fmt::format("from {:g} to {:g}", least, most), found);
+  };
+  within("smallest_crop", a.smallest_crop, 0.01, 1);
+  within("crop_ratio", a.crop_ratio, 1, 10);
+  within("flip_horizontal", a.flip_horizontal, 0, 1);
+  within("flip_vertical", a.flip_vertical, 0, 1);
+  within("rotation", a.rotation, 0, 180);
+  within("brightness", a.brightness, 0, 1);
+  within("contrast", a.contrast, 0, 1);
+  within("saturation", a.saturation, 0, 1);
+  within("randaugment", static_cast<double>(a.randaugment), 0, 10);
+  within("randaugment_strength", a.randaugment_strength, 0, 30);
+  within("views", static_cast<double>(a.views), 1, 100);
+  within("mixup", a.mixup, 0, 1);
+  within("cutmix", a.cutmix, 0, 1);
+  within("erasing", a.erasing, 0, 1);
 }
 
 void check_finetune(const Recipe& r, Checks& c) {
@@ -94,6 +116,10 @@ void check_train(const Recipe& r, Checks& c) {
   c.one_of("train.precision", t.precision, {"float32", "bfloat16"});
   c.at_least("train.threads", 0, t.threads);
   c.one_of("features.precision", r.features.precision, {"float32", "bfloat16", "float16"});
+  c.at_least("lora.rank", 0, r.lora.rank);
+  c.positive("lora.alpha", r.lora.alpha);
+  c.fraction("lora.dropout", r.lora.dropout);
+  c.expect(!r.lora.targets.empty(), "lora.targets", "at least one", r.lora.targets);
   c.at_least("features.budget_gb", 0, r.features.budget_gb);
   c.at_least("features.capture_tokens", 1, r.features.capture_tokens);
   c.at_least("features.units_ahead", 0, r.features.units_ahead);
@@ -147,7 +173,8 @@ Recipe read_recipe(Json json, const std::vector<std::string>& set, Purpose purpo
   for (const auto& assignment : set) apply(json, assignment, mistakes);
   Recipe recipe;
   io::read_value(json, recipe, "", mistakes);
-  if (recipe.source.empty()) mistakes.push_back("source: is missing; give the folder of a pretrained model");
+  if (recipe.source.empty())
+    mistakes.push_back("source: is missing; give the folder of a pretrained model, or ORG/NAME on the hub");
   if (recipe.output.empty()) mistakes.push_back("output: is missing; give the folder for the run");
   Checks checks(mistakes);
   check_train(recipe, checks);

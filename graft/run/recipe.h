@@ -3,34 +3,42 @@
 
 #include "graft/adapt/options.h"
 #include "graft/data/dataset.h"
+#include "graft/data/images/options.h"
 #include "graft/features/options.h"
 #include "graft/finetune/options.h"
+#include "graft/models/lora_options.h"
 #include "graft/train/options.h"
 
 namespace graft::run {
 
 struct Recipe {
   std::string source;
+  std::string sources;
   std::string output;
   int64_t seed = 0;
   int64_t max_length = 128;
   data::DataOptions data;
+  data::ImageOptions images;
   adapt::AdaptOptions adapt;
   finetune::FinetuneOptions finetune;
   train::TrainOptions train;
   features::StoreOptions features;
+  models::LoraOptions lora;
 
   template <class Visitor>
   void visit(Visitor&& field) {
-    field("source", source, "folder of the pretrained model");
+    field("source", source, "the pretrained model: its folder, or ORG/NAME[@REVISION] on the hub");
+    field("sources", sources, "a list of sources of your own, as the one beside the recipe is: sources.toml");
     field("output", output, "the run's folder");
     field("seed", seed, "of everything random");
     field("max_length", max_length, "most tokens of a text; the rest is cut off");
     field("data", data, "labelled examples");
+    field("images", images, "how image files are read, for image models");
     field("adapt", adapt, "domain-adaptive pre-training");
     field("finetune", finetune, "the progressive schedule");
     field("train", train, "what all phases share");
     field("features", features, "the store of activations");
+    field("lora", lora, "low-rank adapters in the place of the weights");
   }
 };
 

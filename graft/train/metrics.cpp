@@ -161,7 +161,7 @@ std::vector<std::string> metric_names(const std::string& task) {
   if (task == "multilabel") return {"micro_f1", "macro_auroc", "loss"};
   if (task == "regression") return {"pearson", "spearman", "loss"};
   if (task == "tokens") return {"entity_f1", "accuracy", "macro_f1", "loss"};
-  if (task == "masked_lm") return {"perplexity", "loss"};
+  if (task == "masked_lm" || task == "causal_lm") return {"perplexity", "loss"};
   return {"accuracy", "macro_f1", "mcc", "auroc", "loss"};
 }
 
@@ -205,7 +205,7 @@ Json all_metrics(const Predictions& predictions) {
 std::string default_metric(const Predictions& p) {
   if (p.task == "multilabel") return "micro_f1";
   if (p.task == "regression") return "pearson";
-  if (p.task == "masked_lm") return "perplexity";
+  if (p.task == "masked_lm" || p.task == "causal_lm") return "perplexity";
   if (p.task == "tokens") return names_entities(p.label_names) ? "entity_f1" : "accuracy";
   const auto largest = torch::bincount(p.targets).max().item<int64_t>();
   return largest > 0.6 * p.targets.numel() ? "macro_f1" : "accuracy";

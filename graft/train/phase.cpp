@@ -64,6 +64,7 @@ void Phase::run(const PhaseHooks& hooks) {
       // One step ahead, so that the first step learns too.
       const double position =
           static_cast<double>(state_.epoch * steps + state_.step + 1) / static_cast<double>(plan_.epochs * steps + 1);
+      if (state_.step + 1 < steps) train_.expect(batches[state_.step + 1], epoch);
       train_step(batches[state_.step], position);
       if (hooks.step_done)
         hooks.step_done(state_.epoch, state_.step + 1, steps,
@@ -87,7 +88,8 @@ void Phase::train_step(const std::vector<int64_t>& batch, double position) {
     Tensor loss;
     {
       const Autocast autocast(model_.device(), options_.precision == "bfloat16");
-      const auto outputs = forward_behind(model_, train_.enter(examples, epoch), train_.reads(examples, epoch));
+      const auto outputs = forward_behind(model_, train_.enter(examples, epoch), train_.reads(examples, epoch),
+                                          options_.activation_checkpointing);
       loss = train_.loss_sum(outputs, examples, epoch) / total;
       for (const auto& term : terms_)  // shares of the parts add up to 1
         loss = loss + term->value({model_, examples, outputs, epoch}) * (train_.weight(examples, epoch) / total);

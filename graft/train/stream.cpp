@@ -6,9 +6,16 @@
 #include <numeric>
 
 #include "graft/core/interrupt.h"
+#include "graft/train/activation_checkpointing.h"
 #include "graft/train/batches.h"
 
 namespace graft::train {
+namespace {
+
+// Products are at full speed long before; more rows would only make the peak of memory higher than training's.
+constexpr int64_t kEvaluationRows = 4096;
+
+}  // namespace
 
 Autocast::Autocast(torch::Device device, bool on) : device_(device.type()), on_(on) {
   if (!on_) return;
@@ -23,13 +30,17 @@ Autocast::~Autocast() {
 }
 
 Outputs forward_behind(models::Model& model, std::map<std::string, Activations> entering,
-                       const std::optional<Reads>& reads) {
+                       const std::optional<Reads>& reads, bool checkpointed) {
   const auto needed = reads.value_or(model.head->reads());
   std::map<std::string, Activations> ends;
   for (const auto& chain : model.chains) {
     auto x = std::move(entering.at(chain.name));
     for (const auto& up : chain.upstream) x.kept[up] = ends.at(up).hidden;
-    ends[chain.name] = model.forward(chain.name, model.boundary(chain.name), chain.blocks.size(), std::move(x), needed);
+    const auto from = model.boundary(chain.name), to = static_cast<int64_t>(chain.blocks.size());
+    if (checkpointed)
+      for (int64_t i = from; i < to; ++i) x = forward_checkpointed(model, chain.name, i, std::move(x), needed);
+    else x = model.forward(chain.name, from, to, std::move(x), needed);
+    ends[chain.name] = std::move(x);
   }
   return model.head->forward(ends);
 }
@@ -40,7 +51,7 @@ Predictions evaluate(models::Model& model, const Stream& stream, int64_t batch_r
   model.eval();
   auto predictions = stream.predictions();
   double loss = 0, weight = 0;
-  for (const auto& examples : batches_by_rows(stream, batch_rows)) {
+  for (const auto& examples : batches_by_rows(stream, std::min(batch_rows, kEvaluationRows))) {
     stop_if_interrupted();
     const Autocast autocast(model.device(), bf16);
     const auto outputs =

@@ -26,6 +26,8 @@ struct Stream {
   virtual int64_t rows(int64_t example) const = 0;
   /// Per chain, the activations that enter its boundary.
   virtual std::map<std::string, Activations> enter(const std::vector<int64_t>& examples, uint64_t epoch) const = 0;
+  /// Says that enter() will be called for these examples next.
+  virtual void expect(const std::vector<int64_t>&, uint64_t) const {}
   /// At which positions the last block is computed; nullopt: where the head reads.
   virtual std::optional<Reads> reads(const std::vector<int64_t>&, uint64_t) const { return std::nullopt; }
   /// Items (examples, tokens) that the loss of these examples is summed over; may be 0.
@@ -37,9 +39,10 @@ struct Stream {
   virtual void collect(const Outputs& outputs, const std::vector<int64_t>& examples, Predictions& into) const = 0;
 };
 
-/// From the boundaries to the head's outputs.
+/// From the boundaries to the head's outputs. `checkpointed`: of each block only what enters it is kept for the backward
+/// pass, and the block is computed again then.
 Outputs forward_behind(models::Model& model, std::map<std::string, Activations> entering,
-                       const std::optional<Reads>& reads);
+                       const std::optional<Reads>& reads, bool checkpointed = false);
 
 /// Evaluation mode, no gradient, batches of at most `batch_rows` rows, memory constant in the number of examples but for
 /// the predictions. `bf16`: under autocast.

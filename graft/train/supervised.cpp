@@ -1,5 +1,6 @@
 #include "graft/train/supervised.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "graft/core/random.h"
@@ -23,10 +24,23 @@ int64_t Supervised::rows(int64_t example) const {
   return rows;
 }
 
-std::map<std::string, Activations> Supervised::enter(const std::vector<int64_t>& examples, uint64_t) const {
+namespace {
+
+/// The plain view for evaluation, another one in each epoch.
+uint64_t view_of(uint64_t epoch) { return epoch == kEvaluation ? 0 : epoch + 1; }
+
+}  // namespace
+
+void Supervised::expect(const std::vector<int64_t>& examples, uint64_t epoch) const {
+  for (const auto& chain : model_.chains)
+    if (model_.boundary(chain.name) == 0) feed_.inputs().expect(examples, view_of(epoch));
+}
+
+std::map<std::string, Activations> Supervised::enter(const std::vector<int64_t>& examples, uint64_t epoch) const {
   std::map<std::string, Activations> entering;
   for (const auto& chain : model_.chains)
-    entering[chain.name] = feed_.enter(chain.name, model_.boundary(chain.name), examples, model_.head->reads());
+    entering[chain.name] =
+        feed_.enter(chain.name, model_.boundary(chain.name), examples, model_.head->reads(), view_of(epoch));
   return entering;
 }
 
@@ -65,7 +79,17 @@ double Supervised::weight(const std::vector<int64_t>& examples, uint64_t) const 
   return task_ == "tokens" ? labelled_tokens(examples).second.size() : examples.size();
 }
 
-Tensor Supervised::loss_sum(const Outputs& outputs, const std::vector<int64_t>& examples, uint64_t) const {
+Tensor Supervised::loss_sum(const Outputs& outputs, const std::vector<int64_t>& examples, uint64_t epoch) const {
+  const bool views = std::all_of(model_.chains.begin(), model_.chains.end(),
+                                 [&](const auto& chain) { return model_.boundary(chain.name) == 0; });
+  const auto blend = views ? feed_.inputs().blend(examples, view_of(epoch)) : std::nullopt;
+  if (!blend) return loss_of(outputs, examples);
+  std::vector<int64_t> partners;
+  for (const auto place : blend->partners) partners.push_back(examples[place]);
+  return blend->share * loss_of(outputs, examples) + (1 - blend->share) * loss_of(outputs, partners);
+}
+
+Tensor Supervised::loss_of(const Outputs& outputs, const std::vector<int64_t>& examples) const {
   const auto logits = outputs.at("logits").to(torch::kFloat32);
   const auto device = logits.device();
   if (task_ == "tokens") {

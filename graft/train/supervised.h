@@ -19,6 +19,7 @@ class Supervised final : public Stream {
   int64_t size() const override { return examples_.size(); }
   int64_t rows(int64_t example) const override;
   std::map<std::string, Activations> enter(const std::vector<int64_t>& examples, uint64_t epoch) const override;
+  void expect(const std::vector<int64_t>& examples, uint64_t epoch) const override;
   double weight(const std::vector<int64_t>& examples, uint64_t epoch) const override;
   Tensor loss_sum(const Outputs& outputs, const std::vector<int64_t>& examples, uint64_t epoch) const override;
   Predictions predictions() const override;
@@ -28,6 +29,7 @@ class Supervised final : public Stream {
   Predictions targets() const;
 
  private:
+  Tensor loss_of(const Outputs& outputs, const std::vector<int64_t>& examples) const;
   Tensor target_tensor(const std::vector<int64_t>& examples) const;
   /// For labels on words: rows among the batch's tokens, and their labels.
   std::pair<std::vector<int64_t>, std::vector<int64_t>> labelled_tokens(const std::vector<int64_t>& examples) const;

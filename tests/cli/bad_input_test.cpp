@@ -62,6 +62,7 @@ TEST_F(BadInput, ATokenizerOfAnotherFamily) {
   std::filesystem::copy(model, scratch / "source/spm.model");
   expect(finetune(scratch), 4, {"spm.model", "model_type `bert`", "may not belong to this model"});
   tests::write_text(scratch / "source/tokenizer_config.json", R"({"tokenizer_class": "DebertaV2Tokenizer"})");
+  std::filesystem::remove_all(scratch / "run");
   expect(finetune(scratch), 4, {"the tokenizer has 2001 ids", "the embedding 97 rows"});
 }
 

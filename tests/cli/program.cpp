@@ -78,6 +78,45 @@ void write_tiny_deberta(const fs::path& folder) {
   write_text(folder / "tokenizer_config.json", R"({"do_lower_case": false, "vocab_type": "spm"})");
 }
 
+void write_tiny_decoder(const fs::path& folder) {
+  fs::create_directories(folder);
+  for (const auto* name : {"config.json", "model.safetensors"})
+    fs::copy_file(fixture("parity/llama-causal/model") / name, folder / name);
+  const std::vector<std::string> specials{"<unk>", "<s>", "</s>"};
+  Json vocabulary = Json::object(), added = Json::array();
+  for (const auto& token : specials) {
+    added.push_back({{"id", vocabulary.size()},
+                     {"content", token},
+                     {"single_word", false},
+                     {"lstrip", false},
+                     {"rstrip", false},
+                     {"normalized", false},
+                     {"special", true}});
+    vocabulary[token] = vocabulary.size();
+  }
+  for (const auto& word : {"good", "bad"}) vocabulary[word] = vocabulary.size();
+  for (const auto& word : kWords) vocabulary[word] = vocabulary.size();
+  const Json begin{{"SpecialToken", {{"id", "<s>"}, {"type_id", 0}}}},
+      text{{"Sequence", {{"id", "A"}, {"type_id", 0}}}}, second{{"Sequence", {{"id", "B"}, {"type_id", 1}}}};
+  const Json tokenizer{{"version", "1.0"},
+                       {"truncation", nullptr},
+                       {"padding", nullptr},
+                       {"added_tokens", added},
+                       {"normalizer", nullptr},
+                       {"pre_tokenizer", {{"type", "Whitespace"}}},
+                       {"post_processor",
+                        {{"type", "TemplateProcessing"},
+                         {"single", {begin, text}},
+                         {"pair", {begin, text, second}},
+                         {"special_tokens", {{"<s>", {{"id", "<s>"}, {"ids", {1}}, {"tokens", {"<s>"}}}}}}}},
+                       {"decoder", nullptr},
+                       {"model", {{"type", "WordLevel"}, {"vocab", vocabulary}, {"unk_token", "<unk>"}}}};
+  write_text(folder / "tokenizer.json", tokenizer.dump());
+  write_text(folder / "tokenizer_config.json",
+             R"({"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>",
+                 "unk_token": "<unk>", "model_max_length": 24})");
+}
+
 void write_tiny_data(const fs::path& folder) {
   Random random(7);
   std::string corpus;

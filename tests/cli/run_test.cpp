@@ -1,6 +1,8 @@
 // The main job as a user starts it, killed and resumed.
 #include <gtest/gtest.h>
 
+#include <future>
+
 #include "tests/cli/program.h"
 
 namespace graft {
@@ -131,6 +133,68 @@ TEST(Run, ChangedDataCannotBeResumed) {
   const auto resumed = graft({"run", "--quiet", "--resume", (scratch / "run").string()});
   EXPECT_EQ(resumed.code, 2);
   EXPECT_NE(resumed.err.find("the data has changed"), std::string::npos) << resumed.err;
+}
+
+std::vector<double> validations(const Json& result) {
+  std::vector<double> values;
+  for (const auto& phase : result["finetune"]["phases"]) values.push_back(phase["validation"]);
+  return values;
+}
+
+std::vector<std::string> with(std::vector<std::string> arguments, const std::string& setting) {
+  arguments.insert(arguments.end(), {"--set", setting});
+  return arguments;
+}
+
+TEST(Run, WithoutTheStoreItEndsWithTheSameMetrics) {
+  const Scratch scratch;
+  // Batches are made of examples that cost alike, and behind a store they cost otherwise: the courses differ. What is
+  // learned does not, once it is learned.
+  const auto learning = [&](const std::string& out) {
+    auto arguments = tests::short_run(scratch, out);
+    for (const auto* setting :
+         {"finetune.head.epochs=10", "finetune.unfreeze.epochs=10", "finetune.unfreeze.learning_rate=3e-3",
+          "finetune.unfreeze.head_learning_rate=3e-3", "finetune.full.learning_rate=1e-3"})
+      arguments = with(arguments, setting);
+    return arguments;
+  };
+  const auto stored = graft(learning("stored")), computed = graft(with(learning("computed"), "features.enabled=false"));
+  ASSERT_EQ(computed.code, 0) << computed.err;
+  const auto a = validations(Json::parse(stored.out)), b = validations(Json::parse(computed.out));
+  ASSERT_EQ(a.size(), b.size());
+  EXPECT_GE(a.back(), 0.9);
+  EXPECT_NEAR(a.back(), b.back(), 1.0 / 32) << "one of 32 validation examples";
+}
+
+TEST(Run, RunsThatShareAFolderComputeFrozenBlocksOnce) {
+  const Scratch scratch;
+  const auto shared = "features.folder=\"" + (scratch / "shared").string() + "\"";
+  ASSERT_EQ(graft(with(tests::short_run(scratch, "first"), shared)).code, 0);
+  std::map<std::filesystem::path, std::filesystem::file_time_type> stores;
+  for (const auto& file : std::filesystem::directory_iterator(scratch / "shared"))
+    stores[file.path()] = file.last_write_time();
+  EXPECT_GE(stores.size(), 4u);
+  ASSERT_EQ(graft(with(tests::short_run(scratch, "second"), shared)).code, 0);
+  size_t found = 0;
+  for (const auto& file : std::filesystem::directory_iterator(scratch / "shared")) {
+    ++found;
+    ASSERT_TRUE(stores.contains(file.path())) << file.path();
+    EXPECT_EQ(file.last_write_time(), stores[file.path()]) << file.path() << " was written again";
+  }
+  EXPECT_EQ(found, stores.size());
+}
+
+TEST(Run, TwoAtOnceIntoOneFolderBothEndWithTheSameBytes) {
+  const Scratch scratch;
+  const auto shared = "features.folder=\"" + (scratch / "shared").string() + "\"";
+  const auto first = with(tests::short_run(scratch, "first"), shared),
+             second = with(tests::short_run(scratch, "second"), shared);
+  auto beside = std::async(std::launch::async, [&] { return graft(first); });
+  const auto ours = graft(second);
+  ASSERT_EQ(ours.code, 0) << ours.err;
+  ASSERT_EQ(beside.get().code, 0);
+  EXPECT_EQ(tests::run_fingerprint(scratch / "first"), tests::run_fingerprint(scratch / "second"));
+  EXPECT_EQ(graft({"cache", "verify", (scratch / "shared").string()}).code, 0);
 }
 
 TEST(Run, DryRunTrainsNothingAndSaysWhatItWouldDo) {

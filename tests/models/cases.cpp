@@ -29,7 +29,20 @@ Json tiny_config(const std::string& model_type, double dropout) {
           {"pos_att_type", "c2p|p2c"},
           {"position_buckets", 4},
           {"norm_rel_ebd", "layer_norm"},
-          {"conv_kernel_size", 3}};
+          {"conv_kernel_size", 3},
+          // decoders
+          {"num_key_value_heads", 1},
+          {"attention_dropout", dropout},
+          {"residual_dropout", dropout},
+          {"embedding_dropout", dropout},
+          {"sliding_window", 3},
+          {"n_embd", 16},
+          {"n_layer", 3},
+          {"n_head", 2},
+          {"n_positions", 20},
+          {"resid_pdrop", dropout},
+          {"embd_pdrop", dropout},
+          {"attn_pdrop", dropout}};
 }
 
 std::unique_ptr<features::Inputs> random_text(const Model& model, int64_t examples, uint64_t seed) {
@@ -81,8 +94,9 @@ Case::Case(const std::string& name, uint64_t seed, double dropout) : name(name) 
     const auto head = name.substr(type.size() + 1);
     const auto config = tiny_config(type, dropout);
     architecture = &find_architecture(config);
-    task = head == "masked_lm" ? "tokens" : head;
-    if (head == "masked_lm") labels = 37;
+    const bool language = head == "masked_lm" || head == "causal_lm";
+    task = language ? "tokens" : head;
+    if (language) labels = 37;
     torch::manual_seed(seed);
     model = architecture->create(config, {head, labels});
     const torch::NoGradGuard no_grad;
@@ -99,15 +113,12 @@ Case::Case(const std::string& name, uint64_t seed, double dropout) : name(name) 
 std::vector<std::string> case_names() {
   auto names = toy_names();
   for (const auto& row : architectures())
-    for (const auto* head : {"classification", "tokens", "masked_lm"}) names.push_back(row.model_type + "_" + head);
+    for (const auto& head : {std::string("classification"), std::string("tokens"), row.language_task})
+      names.push_back(row.model_type + "_" + head);
   return names;
 }
 
-std::set<std::string> all_groups(const Model& model) {
-  std::set<std::string> names{"head"};
-  for (const auto& group : model.groups) names.insert(group.name);
-  return names;
-}
+std::set<std::string> all_groups(const Model& model) { return model.all_groups(); }
 
 std::vector<std::set<std::string>> trainable_sets(const Model& model) {
   std::vector<std::set<std::string>> sets{{"head"}, all_groups(model), {model.groups.front().name, "head"}};

@@ -295,7 +295,10 @@ TEST_P(Laws, StoredActivationsEqualThoseComputedInPlace) {
         const auto stored = feed.enter(chain.name, boundary, examples, reads);
         EXPECT_EQ(stored.hidden.lengths, x.hidden.lengths);
         EXPECT_TRUE(!bits || same(stored.hidden.values, x.hidden.values)) << chain.name << " " << boundary;
-        EXPECT_LE(relative_difference(stored.hidden.values, x.hidden.values), 1e-6) << chain.name << " " << boundary;
+        // Decoders leave the residual stream without a norm, so their last bits are fewer.
+        const double tolerance = c.architecture && c.architecture->language_task == "causal_lm" ? 3e-6 : 1e-6;
+        EXPECT_LE(relative_difference(stored.hidden.values, x.hidden.values), tolerance)
+            << chain.name << " " << boundary;
         std::vector<std::string> slots;
         for (const auto& [slot, rows] : stored.kept) {
           slots.push_back(slot);
@@ -486,11 +489,8 @@ TEST_P(Laws, AStateThatDoesNotFitIsASentence) {
   EXPECT_TRUE(message.starts_with("the checkpoint does not fit the run: ")) << message;
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Laws, testing::ValuesIn(case_names()), [](const auto& info) {
-  auto name = info.param;
-  std::replace(name.begin(), name.end(), '-', '_');
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(All, Laws, testing::ValuesIn(case_names()),
+                         [](const auto& info) { return test_name(info.param); });
 
 }  // namespace
 }  // namespace graft::models

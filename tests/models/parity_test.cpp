@@ -85,6 +85,15 @@ INSTANTIATE_TEST_SUITE_P(Deberta, Parity,
                              if (c == '-') c = '_';
                            return name;
                          });
+INSTANTIATE_TEST_SUITE_P(Decoders, Parity,
+                         testing::Values("llama-causal", "llama-tied-llama3", "llama-bf16-shards", "llama-seqcls",
+                                         "gpt_bigcode-mqa", "starcoder2-gqa"),
+                         [](const auto& info) {
+                           auto name = info.param;
+                           for (auto& c : name)
+                             if (c == '-') c = '_';
+                           return name;
+                         });
 
 }  // namespace
 }  // namespace graft::models

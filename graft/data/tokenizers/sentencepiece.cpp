@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <map>
+#include <set>
 #include <thread>
 
 #include "graft/core/error.h"
@@ -48,6 +50,85 @@ std::vector<int32_t> characters_before(std::string_view text) {
     if ((text[i] & 0xC0) == 0x80) count[i] = count[i] - 1;
   return count;
 }
+
+/// Whether a piece begins with exactly one blank.
+bool one_blank(std::string_view piece) {
+  return piece.starts_with(kBlank) && !piece.substr(kBlank.size()).starts_with(kBlank);
+}
+
+/// Bytes of the character that begins with this byte.
+size_t character_size(char byte) {
+  const auto c = static_cast<unsigned char>(byte);
+  return c < 0xC0 ? 1 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4;
+}
+
+/// What the model's map makes of a character that is more to a computer than to a reader.
+enum class Made { itself, blank, nothing };
+
+class OddCharacters {
+ public:
+  explicit OddCharacters(const sentencepiece::SentencePieceProcessor& model) {
+    const auto ask = [&](int first, int last) {
+      for (auto c = first; c <= last; ++c) add(model, c);
+    };
+    ask(0x1, 0x20), ask(0x7F, 0xA0), ask(0xAD, 0xAD), ask(0x1680, 0x1680), ask(0x180E, 0x180E), ask(0x2000, 0x200F);
+    ask(0x2028, 0x202F), ask(0x205F, 0x2064), ask(0x3000, 0x3000), ask(0xFEFF, 0xFEFF), ask(0xFFFD, 0xFFFD);
+  }
+
+  /// The blank before a text: none of it is the first piece's, unless the map made it from no blank (a byte-order mark).
+  size_t first_blank(std::string_view text, size_t begin) const {
+    size_t i = 0, last = begin;
+    while (i < begin && !kNoBlanks.contains(text.substr(i, character_size(text[i])))) i = at(text, i).second;
+    for (; i < begin; i = at(text, i).second)
+      if (at(text, i).first == Made::blank) last = i;
+    return last;
+  }
+
+  /// Where the crate says that a piece stands whose characters SentencePiece takes from bytes [begin, end): of several
+  /// blanks that become one the last is the piece's, what becomes nothing is nobody's, and \r\n is one character.
+  std::pair<size_t, size_t> span(std::string_view text, size_t begin, size_t end, bool one_blank) const {
+    while (begin < end) {
+      const auto [made, next] = at(text, begin);
+      if (next >= end) break;
+      const auto after = at(text, next).first;
+      if (made != Made::nothing && !(one_blank && made == Made::blank && after != Made::itself)) break;
+      begin = next;
+    }
+    auto last = begin;  // the end of the last character that remains
+    for (auto i = begin; i < end;) {
+      const auto [made, next] = at(text, i);
+      if (made != Made::nothing) last = next;
+      i = next;
+    }
+    return {begin, last == begin ? end : last};
+  }
+
+ private:
+  void add(const sentencepiece::SentencePieceProcessor& model, int code) {
+    std::string c;
+    if (code < 0x80) c = {static_cast<char>(code)};
+    else if (code < 0x800) c = {static_cast<char>(0xC0 | code >> 6), static_cast<char>(0x80 | (code & 0x3F))};
+    else
+      c = {static_cast<char>(0xE0 | code >> 12), static_cast<char>(0x80 | (code >> 6 & 0x3F)),
+           static_cast<char>(0x80 | (code & 0x3F))};
+    std::string pieces;
+    for (const auto& piece : model.EncodeAsPieces("a" + c + "a")) pieces += piece;
+    if (pieces.ends_with(std::string("a") + std::string(kBlank) + "a")) made_[c] = Made::blank;
+    else if (pieces.ends_with("aa")) made_[c] = Made::nothing;
+  }
+
+  std::pair<Made, size_t> at(std::string_view text, size_t at) const {
+    if (text.substr(at, 2) == "\r\n" && made_.contains("\r")) return {made_.at("\r"), at + 2};
+    const auto size = character_size(text[at]);
+    const auto found = made_.find(std::string(text.substr(at, size)));
+    return {found == made_.end() ? Made::itself : found->second, at + size};
+  }
+
+  /// Of those that become blanks: U+200B to U+200F, U+FEFF, U+FFFD.
+  inline static const std::set<std::string_view> kNoBlanks{
+      "\xe2\x80\x8b", "\xe2\x80\x8c", "\xe2\x80\x8d", "\xe2\x80\x8e", "\xe2\x80\x8f", "\xef\xbb\xbf", "\xef\xbf\xbd"};
+  std::map<std::string, Made> made_;
+};
 
 template <class Items>
 void keep(Items& items, size_t count, bool from_left) {
@@ -94,7 +175,11 @@ class SentencePieceEngine final : public TokenizerEngine {
   /// `legacy: false`).
   SentencePieceEngine(std::unique_ptr<sentencepiece::SentencePieceProcessor> model, std::vector<AddedToken> added,
                       Template special, bool prefix_once)
-      : model_(std::move(model)), added_(std::move(added)), special_(std::move(special)), prefix_once_(prefix_once) {
+      : model_(std::move(model)),
+        added_(std::move(added)),
+        special_(std::move(special)),
+        prefix_once_(prefix_once),
+        odd_(*model_) {
     // The longest token that fits counts.
     std::sort(added_.begin(), added_.end(),
               [](const auto& a, const auto& b) { return a.content.size() > b.content.size(); });
@@ -247,6 +332,8 @@ class SentencePieceEngine final : public TokenizerEngine {
         size_t begin = pieces.pieces(static_cast<int>(placed)).begin(),
                end = pieces.pieces(static_cast<int>(placed)).end();
         if (prefixed) begin -= begin > 0, end -= end > 0;
+        if (i == 0 && one_blank(piece.piece())) begin = odd_.first_blank(part, begin);
+        std::tie(begin, end) = odd_.span(part, begin, end, one_blank(piece.piece()));
         if (begin == end && end < part.size())  // a blank that stands before the text: its first character
           do ++end;
           while (end < part.size() && (part[end] & 0xC0) == 0x80);
@@ -300,6 +387,7 @@ class SentencePieceEngine final : public TokenizerEngine {
   std::vector<AddedToken> added_;
   Template special_;
   bool prefix_once_;
+  OddCharacters odd_;
   int64_t vocab_size_ = 0;
 };
 

@@ -1,0 +1,16 @@
+# Two generated sources: the catalogue as text inside the program, and the model types that graft/models runs, so that
+# neither has a second copy to forget.
+set(GRAFT_CATALOGUE ${CMAKE_SOURCE_DIR}/graft/select/catalogue.toml)
+file(GLOB MODEL_FILES CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/graft/models/*.cpp)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${GRAFT_CATALOGUE} ${MODEL_FILES})
+file(READ ${GRAFT_CATALOGUE} CATALOGUE_TEXT)
+set(RUNNING_ARCHITECTURES "")
+foreach(file ${MODEL_FILES})
+  file(STRINGS ${file} lines REGEX "model_type = \"[A-Za-z0-9_.-]+\"")
+  foreach(line ${lines})
+    string(REGEX REPLACE ".*model_type = \"([A-Za-z0-9_.-]+)\".*" "\"\\1\", " name "${line}")
+    string(APPEND RUNNING_ARCHITECTURES "${name}")
+  endforeach()
+endforeach()
+configure_file(${CMAKE_SOURCE_DIR}/cmake/catalogue_text.cpp.in ${CMAKE_BINARY_DIR}/generated/catalogue_text.cpp @ONLY)
+set(CATALOGUE_SOURCE ${CMAKE_BINARY_DIR}/generated/catalogue_text.cpp)

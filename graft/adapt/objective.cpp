@@ -1,0 +1,85 @@
+#include "graft/adapt/objective.h"
+
+#include "graft/adapt/causal_lm.h"
+#include "graft/adapt/masked_lm.h"
+#include "graft/core/error.h"
+#include "graft/data/corpus.h"
+
+namespace graft::adapt {
+namespace {
+
+constexpr size_t kDocumentsAtOnce = 4096;
+
+/// Hands the documents on some thousands at a time, so that they are tokenized on all cores and memory holds few.
+Json read_documents(const AdaptOptions& options,
+                    const std::function<void(const std::vector<std::string_view>& documents, bool held_out)>& use) {
+  int64_t documents = 0, held_out_documents = 0;
+  std::vector<std::string> pending[2];
+  const auto flush = [&](bool held) {
+    const std::vector<std::string_view> views(pending[held].begin(), pending[held].end());
+    if (!views.empty()) use(views, held);
+    pending[held].clear();
+  };
+  data::for_each_document({options.corpus, options.text, options.bad_rows, options.held_out_fraction},
+                          [&](std::string_view document, bool held) {
+                            if (options.max_documents > 0 && documents >= options.max_documents) return;
+                            ++documents;
+                            held_out_documents += held;
+                            pending[held].emplace_back(document);
+                            if (pending[held].size() >= kDocumentsAtOnce) flush(held);
+                          });
+  flush(false);
+  flush(true);
+  return {{"documents", documents}, {"held_out_documents", held_out_documents}};
+}
+
+void check_sides(const Objective& objective, const AdaptOptions& options) {
+  GRAFT_CHECK(data, objective.training->size() > 0, "{}: holds no document to train on; give more text.",
+              options.corpus);
+  GRAFT_CHECK(data, objective.held_out->size() > 0,
+              "{}: {} documents are too few to hold any out; give more text, or raise adapt.held_out_fraction.",
+              options.corpus, objective.counts["documents"].get<int64_t>());
+}
+
+Objective masked(models::Model& model, const data::Tokenizer& tokenizer, int64_t vocab_size,
+                 const AdaptOptions& options, int64_t max_length, uint64_t seed) {
+  struct Corpus {
+    MaskRules rules;
+    features::TextInputs sides[2];
+  };
+  const auto corpus = std::make_shared<Corpus>(
+      Corpus{MaskRules(tokenizer, vocab_size, options), {{model, max_length}, {model, max_length}}});
+  Objective objective{.name = "masked_lm", .corpus = corpus};
+  objective.counts = read_documents(
+      options, [&](const auto& documents, bool held) { pack(tokenizer, documents, max_length, corpus->sides[held]); });
+  objective.training = std::make_shared<MaskedLm>(model, corpus->sides[0], corpus->rules, seed);
+  objective.held_out = std::make_shared<MaskedLm>(model, corpus->sides[1], corpus->rules, seed);
+  return objective;
+}
+
+Objective causal(models::Model& model, const data::Tokenizer& tokenizer, const AdaptOptions& options,
+                 int64_t max_length) {
+  struct Corpus {
+    PackedSequences sides[2];
+  };
+  const auto corpus = std::make_shared<Corpus>(Corpus{{PackedSequences(max_length), PackedSequences(max_length)}});
+  Objective objective{.name = "causal_lm", .corpus = corpus};
+  objective.counts = read_documents(
+      options, [&](const auto& documents, bool held) { pack_documents(tokenizer, documents, corpus->sides[held]); });
+  objective.training = std::make_shared<CausalLm>(model, corpus->sides[0]);
+  objective.held_out = std::make_shared<CausalLm>(model, corpus->sides[1]);
+  return objective;
+}
+
+}  // namespace
+
+Objective read_objective(const std::string& name, models::Model& model, const data::Tokenizer& tokenizer,
+                         int64_t vocab_size, const AdaptOptions& options, int64_t max_length, uint64_t seed) {
+  auto objective = name == "causal_lm" ? causal(model, tokenizer, options, max_length)
+                                       : masked(model, tokenizer, vocab_size, options, max_length, seed);
+  check_sides(objective, options);
+  objective.counts["sequences"] = objective.training->size();
+  return objective;
+}
+
+}  // namespace graft::adapt

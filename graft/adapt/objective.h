@@ -1,0 +1,22 @@
+// What adaptation trains: the corpus as two streams, for the objective that the source was pretrained with.
+#pragma once
+
+#include "graft/adapt/options.h"
+#include "graft/data/tokenizers/tokenizer.h"
+#include "graft/train/stream.h"
+
+namespace graft::adapt {
+
+struct Objective {
+  std::string name;              // masked_lm, causal_lm
+  std::shared_ptr<void> corpus;  // what the streams read
+  std::shared_ptr<train::Stream> training, held_out;
+  Json counts;  // documents, held_out_documents, sequences
+};
+
+/// Reads the corpus for `model`, whose head is of `name`. `vocab_size`: rows of the model's embedding.
+/// Throws Kind::data: no documents, none held out, a row that cannot be used; Kind::model: a token that is missing.
+Objective read_objective(const std::string& name, models::Model& model, const data::Tokenizer& tokenizer,
+                         int64_t vocab_size, const AdaptOptions& options, int64_t max_length, uint64_t seed);
+
+}  // namespace graft::adapt

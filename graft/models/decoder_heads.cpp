@@ -1,0 +1,85 @@
+#include "graft/models/decoder_heads.h"
+
+#include "graft/nn/chunked_cross_entropy.h"
+#include "graft/nn/linear.h"
+
+namespace graft::models {
+namespace {
+
+/// The final norm under its key, and what all heads of decoders read.
+struct NormedHead : Head {
+  explicit NormedHead(const DecoderEnd& end) : norm(end.norm) {
+    struct Level : torch::nn::Module {
+      void add(const std::string& key, std::shared_ptr<torch::nn::Module> module) { register_module(key, module); }
+    };
+    const auto level = std::make_shared<Level>();
+    level->add(end.norm_name, end.norm_module);
+    register_module(end.prefix, level);
+  }
+  Reads reads() const override { return {Reads::Where::all}; }
+
+  static const Activations& end_of(const std::map<std::string, Activations>& ends) { return ends.at("text"); }
+  Tensor normed(const std::map<std::string, Activations>& ends) { return norm(end_of(ends).hidden.values); }
+
+  std::function<Tensor(const Tensor&)> norm;
+};
+
+struct DecoderFeatures final : NormedHead {
+  using NormedHead::NormedHead;
+  Outputs forward(const std::map<std::string, Activations>& ends) override {
+    return {{"last_hidden_state", normed(ends)}};
+  }
+};
+
+struct SequenceScore final : NormedHead {
+  SequenceScore(const DecoderEnd& end, int64_t num_labels) : NormedHead(end) {
+    score = register_module("score", nn::Linear(end.words->weight.size(1), num_labels, false));
+  }
+  Reads reads() const override { return {Reads::Where::last}; }
+  Outputs forward(const std::map<std::string, Activations>& ends) override {
+    return {{"logits", score(normed(ends))}};  // (B, labels)
+  }
+  nn::Linear score{nullptr};
+};
+
+struct TokenScore final : NormedHead {
+  TokenScore(const DecoderEnd& end, int64_t num_labels) : NormedHead(end), dropout(end.token_dropout) {
+    score = register_module(end.token_head_name, nn::Linear(end.words->weight.size(1), num_labels));
+  }
+  Outputs forward(const std::map<std::string, Activations>& ends) override {
+    return {{"logits", score(torch::dropout(normed(ends), dropout, is_training()))}};  // (N, labels)
+  }
+  nn::Linear score{nullptr};
+  double dropout;
+};
+
+struct CausalLmHead final : NormedHead {
+  explicit CausalLmHead(const DecoderEnd& end) : NormedHead(end), words(end.words), tied(end.tied) {
+    if (!tied) lm_head = register_module("lm_head", nn::Linear(words->weight.size(1), words->weight.size(0), false));
+  }
+  std::vector<std::string> uses() const override {
+    return tied ? std::vector<std::string>{"embeddings"} : std::vector<std::string>{};
+  }
+  Outputs forward(const std::map<std::string, Activations>& ends) override {
+    const auto x = normed(ends);  // (N, C)
+    const auto& weight = tied ? words->weight : lm_head->weight;
+    const auto& kept = end_of(ends).kept;
+    if (const auto labels = kept.find("labels"); labels != kept.end())
+      return {{"loss", nn::chunked_cross_entropy(x, weight, labels->second.values)}};
+    return {{"logits", tied ? nn::linear(x, weight, Tensor()) : lm_head(x)}};  // (N, V)
+  }
+  nn::Embedding words;
+  nn::Linear lm_head{nullptr};
+  bool tied;
+};
+
+}  // namespace
+
+std::shared_ptr<Head> decoder_head(const DecoderEnd& end, const Task& task) {
+  if (task.kind == "features") return std::make_shared<DecoderFeatures>(end);
+  if (task.kind == "tokens") return std::make_shared<TokenScore>(end, task.num_labels);
+  if (task.kind == "causal_lm") return std::make_shared<CausalLmHead>(end);
+  return std::make_shared<SequenceScore>(end, task.num_labels);
+}
+
+}  // namespace graft::models

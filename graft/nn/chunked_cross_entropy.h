@@ -1,0 +1,15 @@
+// Cross-entropy over a large vocabulary without the whole matrix of logits: some rows at a time, forward and gradient in
+// one pass, so that memory holds one chunk of logits.
+// Shapes:  N rows, C channels, V vocabulary.
+#pragma once
+
+#include <torch/types.h>
+
+namespace graft::nn {
+
+/// The sum over rows of -log softmax(hidden . weight^T)[label]; rows with the label -100 count nothing.
+/// hidden (N, C), weight (V, C), labels (N) int64 -> scalar float32. `chunk_rows` 0: as many as fit about 64 MB of logits.
+torch::Tensor chunked_cross_entropy(const torch::Tensor& hidden, const torch::Tensor& weight,
+                                    const torch::Tensor& labels, int64_t chunk_rows = 0);
+
+}  // namespace graft::nn

@@ -1,0 +1,142 @@
+// Adapters change nothing until they learn, are all that learns beside the head, and merged compute what they did beside.
+#include "graft/models/lora.h"
+
+#include <gtest/gtest.h>
+
+#include "graft/features/feed.h"
+#include "graft/models/loading.h"
+#include "tests/fixtures.h"
+#include "tests/models/cases.h"
+
+namespace graft::models {
+namespace {
+
+using namespace tests;
+
+struct LoraLaws : testing::TestWithParam<std::string> {
+  void SetUp() override { at::set_num_threads(1); }
+  Tensor logits(Model& model) {
+    const torch::NoGradGuard no_grad;
+    model.eval();
+    std::map<std::string, Activations> ends;
+    for (const auto& chain : model.chains)
+      ends[chain.name] = model.forward(chain.name, 0, chain.blocks.size(), c.inputs->batch(chain.name, {0, 1, 2, 3}),
+                                       model.head->reads());
+    return model.head->forward(ends).at("logits");
+  }
+  /// As if the adapters had learned something.
+  void learn(Model& model) {
+    const torch::NoGradGuard no_grad;
+    for (auto& item : model.parameters_by_key())
+      if (item.key().ends_with("lora_B")) item.value().normal_(0, 0.2);
+  }
+  Case c{GetParam()};
+  Model& model = *c.model;
+  const LoraOptions options{.rank = 3, .alpha = 6};
+};
+
+TEST_P(LoraLaws, FreshAdaptersChangeNothing) {
+  const auto before = logits(model);
+  EXPECT_GE(attach_lora(model, options, 1).size(), 3u);
+  EXPECT_TRUE(same(logits(model), before));
+}
+
+TEST_P(LoraLaws, OnlyAdaptersAndTheHeadLearn) {
+  attach_lora(model, options, 1);
+  std::set<std::string> units{"head"};
+  for (const auto& chain : model.chains)
+    for (const auto& block : chain.blocks) units.insert(block.groups.begin(), block.groups.end());
+  EXPECT_EQ(units.size(), 4u) << "three layers and the head; the embeddings rest";
+  const features::Feed feed(model, *c.inputs), validation_feed(model, *c.validation_inputs);
+  const auto stream = c.stream(feed), validation = c.validation(validation_feed);
+  const auto before = tensors_of(model);
+  train::PhasePlan plan{.stage = "finetune", .name = "lora", .trainable = units, .epochs = 2, .metric = "loss"};
+  for (const auto& unit : units) plan.learning_rates[unit] = 0.05;
+  train::Phase phase(model, plan, {.batch_size = 4}, stream, validation, 3);
+  phase.run({});
+  int64_t moved = 0;
+  for (const auto& [key, value] : tensors_of(model)) {
+    const bool is_adapter = key.find(".adapter.") != std::string::npos, is_head = model.group_of(key) == "head";
+    if (!same(value, before.at(key))) ++moved;
+    EXPECT_TRUE(is_adapter || is_head || same(value, before.at(key))) << key << " is frozen";
+    if (is_adapter) {
+      EXPECT_FALSE(same(value, before.at(key))) << key << " learns";
+    }
+  }
+  EXPECT_GT(moved, 6);
+}
+
+TEST_P(LoraLaws, TheBoundaryIsTheFirstBlockWithALearningAdapter) {
+  attach_lora(model, options, 1);
+  model.unfreeze_only({"head", "layer 2 adapters"});
+  EXPECT_EQ(model.boundary("text"), 3);
+  model.unfreeze_only({"head", "layer 0 adapters"});
+  EXPECT_EQ(model.boundary("text"), 1);
+}
+
+TEST_P(LoraLaws, MergedItComputesWhatItDidApplied) {
+  attach_lora(model, options, 1);
+  const auto untouched = logits(model);
+  learn(model);
+  const auto applied = logits(model);
+  EXPECT_GT(relative_difference(applied, untouched), 1e-3);
+  merge_lora(model);
+  EXPECT_LE(relative_difference(logits(model), applied), 1e-5);
+  // The whole model without adapters, loaded afresh.
+  Case other(GetParam(), 2);
+  const auto tensors = to_views(without_adapters(model));
+  load_weights(*other.model, *c.architecture, tensors, "merged", false);
+  EXPECT_LE(relative_difference(logits(*other.model), applied), 1e-5);
+}
+
+TEST_P(LoraLaws, ThroughPeftsNamesItIsTheSame) {
+  Case base(GetParam());
+  attach_lora(model, options, 1);
+  learn(model);
+  {
+    const torch::NoGradGuard no_grad;
+    for (auto& item : model.head->named_parameters()) item.value().add_(0.1);
+  }
+  const auto config = peft_config(model, options, {c.task, 3}, "base");
+  const auto taken = apply_peft(*base.model, config, to_views(peft_tensors(model)), "", "adapter");
+  EXPECT_EQ(taken.size(), model.head->named_parameters().size());
+  EXPECT_LE(relative_difference(logits(*base.model), logits(model)), 1e-5);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, LoraLaws,
+                         testing::Values("llama_classification", "llama_causal_lm", "gpt_bigcode_classification",
+                                         "starcoder2_tokens", "bert_classification", "roberta_tokens"),
+                         [](const auto& info) { return info.param; });
+
+TEST(Lora, TargetsAreTheEndsOfPaths) {
+  Case c("llama_classification");
+  EXPECT_EQ(attach_lora(*c.model, {.rank = 2, .targets = {"q_proj", "model.layers.1.mlp.up_proj"}}, 1),
+            (std::vector<std::string>{"model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj",
+                                      "model.layers.1.self_attn.q_proj", "model.layers.2.self_attn.q_proj"}));
+}
+
+TEST(Lora, ATargetThatMatchesNothingListsWhatExists) {
+  Case c("llama_classification");
+  EXPECT_EQ(message_of([&] {
+              attach_lora(*c.model, {.rank = 2, .targets = {"q_proj", "query"}}, 1);
+            }),
+            "lora.targets: no linear layer is named `query`; there are down_proj, gate_proj, k_proj, o_proj, q_proj, "
+            "up_proj, v_proj (or all-linear).");
+}
+
+TEST(Lora, AnAdapterOfAnotherKindOrModelIsASentence) {
+  Case c("llama_classification");
+  EXPECT_NE(message_of([&] {
+              apply_peft(*c.model, {{"peft_type", "IA3"}}, {}, "", "folder");
+            }).find("only LoRA"),
+            std::string::npos);
+  Case other("starcoder2_classification");
+  attach_lora(*other.model, {.rank = 2}, 1);
+  const auto config = peft_config(*other.model, {.rank = 2}, {"classification", 3}, "base");
+  const auto message =
+      message_of([&] { apply_peft(*c.model, config, to_views(peft_tensors(*other.model)), "", "folder"); });
+  EXPECT_NE(message.find("fit no layer of its base model"), std::string::npos) << message;
+}
+
+}  // namespace
+}  // namespace graft::models
