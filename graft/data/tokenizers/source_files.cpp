@@ -11,8 +11,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const std::vector<std::string> kVocabularyFiles = {"tokenizer.json",    "vocab.txt", "vocab.json",     "merges.txt",
-                                                   "added_tokens.json", "spm.model", "tokenizer.model"};
+const std::vector<std::string> kVocabularyFiles = {"tokenizer.json",  "vocab.txt",          "vocab.json",
+                                                   "merges.txt",      "added_tokens.json",  "spm.model",
+                                                   "tokenizer.model", "chat_template.jinja"};
 
 const TokenizerFamily kBert = {"bert",
                                "BertTokenizer",

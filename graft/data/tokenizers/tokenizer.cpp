@@ -148,6 +148,24 @@ std::optional<int32_t> Tokenizer::special_id(const std::string& role) const {
   return token.empty() ? std::nullopt : id_of(token);
 }
 
+Json Tokenizer::special_tokens() const {
+  auto tokens = Json::object();
+  for (const auto& role : kTokenRoles)
+    if (const auto token = state_->source.token(role); !token.empty() && id_of(token)) tokens[role] = token;
+  return tokens;
+}
+
+std::string Tokenizer::chat_template() const {
+  const auto& source = state_->source;
+  if (source.has("chat_template.jinja")) return source.files.at("chat_template.jinja");
+  const auto stated = source.config.find("chat_template");
+  if (stated == source.config.end() || stated->is_null()) return "";
+  if (stated->is_string()) return *stated;
+  for (const auto& entry : *stated)
+    if (entry.value("name", "") == "default") return entry.value("template", "");
+  return "";
+}
+
 std::optional<int64_t> Tokenizer::model_max_length() const {
   const auto stated = state_->source.config.find("model_max_length");
   if (stated == state_->source.config.end() || !stated->is_number() || stated->get<double>() >= 1e6)

@@ -57,6 +57,10 @@ class Tokenizer {
   /// Ids of special tokens as the files name them ("mask_token" -> 103); empty optional when there is none.
   std::optional<int32_t> special_id(
       const std::string& role) const;  // cls_token sep_token mask_token pad_token unk_token bos_token eos_token
+  /// All of these that there are: {"bos_token": "<s>", ...}, as chat templates read them.
+  Json special_tokens() const;
+  /// The Jinja program of chat_template.jinja or tokenizer_config.json (the one named `default` of several), "" for none.
+  std::string chat_template() const;
   /// Length limit from tokenizer_config.json when it is a real one (below 1e6), else nullopt.
   std::optional<int64_t> model_max_length() const;
   /// The files that make this tokenizer, to be copied beside an exported model, plus what must be written:
