@@ -33,6 +33,8 @@ struct State {
   int64_t units_without_gain = 0;
   double metric = 0;  // of the best weights so far
   double after_head = 0;
+  bool measured = false;  // the source itself was
+  double of_source = 0;   // its metric
   bool in_phase = false;
   double phase_seconds = 0;  // spent before an interruption
 
@@ -46,6 +48,8 @@ struct State {
     field("units_without_gain", units_without_gain, "");
     field("metric", metric, "");
     field("after_head", after_head, "");
+    field("measured", measured, "");
+    field("of_source", of_source, "");
     field("in_phase", in_phase, "");
     field("phase_seconds", phase_seconds, "");
   }
@@ -337,7 +341,20 @@ struct Schedule::Machine {
     p.epochs = s.options.head.epochs;
     p.patience = s.options.head.patience;
     p.min_improvement = s.options.min_improvement;
+    if (state.measured) p.start_metric = state.of_source;
     return std::make_unique<Phase>(model, p, s.training, stream, judged, s.seed);
+  }
+
+  /// A language head is not fresh: what the source can do already competes with what the head learns.
+  void measure_source() {
+    if (s.task != "causal_lm" || state.measured) return;
+    const auto predictions =
+        train::evaluate(s.model, validation, s.training.micro_batch_tokens, s.training.precision == "bfloat16");
+    state.of_source = train::metric_of(metric, predictions);
+    state.measured = true;
+    result["source"] = train::all_metrics(predictions);
+    hooks.journal("source", result["source"]);
+    hooks.progress->line(fmt::format("the source as it is: validation {} {:.4f}", metric, state.of_source));
   }
 
   void head() {
@@ -345,6 +362,7 @@ struct Schedule::Machine {
         fmt::format("Phase 1: the head only ({} settings of learning rate and weight decay)", trials.size()));
     s.model.unfreeze_only({"head"});
     capture_for(0, s.store.units_ahead);
+    measure_source();
     quiet_epochs = trials.size() > 1;
     const auto frozen = frozen_hash();
     for (; state.trial < static_cast<int64_t>(trials.size()); ++state.trial) {
@@ -380,7 +398,7 @@ struct Schedule::Machine {
     put(best_head);
     state.metric = state.after_head = state.best_trial_metric;
     const auto& best = trials[state.best_trial];
-    end_phase("head", 0,
+    end_phase("head", state.measured ? sign() * (state.metric - state.of_source) : 0,
               {{"learning_rate", best.learning_rate}, {"weight_decay", best.weight_decay}, {"trials", trials.size()}});
     if (s.options.head.verdict && s.task != "causal_lm") judge();  // it asks whether features tell labels apart
     best_head.clear();

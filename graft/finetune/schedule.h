@@ -57,7 +57,7 @@ class Schedule {
   void resume(const Json& state, const Tensors& tensors);
   /// To the end; leaves the best weights in the model. Throws Interrupted after having saved.
   void run();
-  /// metric, verdict, phases with seconds and gains.
+  /// metric, verdict, phases with seconds and gains; for causal_lm `source`, the metrics before anything learned.
   const Json& result() const;
 
  private:

@@ -75,6 +75,11 @@ TEST(Instructions, ConversationsGoThroughAllPhasesAndTheModelAnswers) {
   EXPECT_EQ(result["finetune"]["metric"], "perplexity");
   EXPECT_EQ(result["finetune"]["phases"].size(), 4u);  // head, two units, full
   EXPECT_FALSE(result["finetune"].contains("verdict"));
+  double best = result["finetune"]["source"]["perplexity"];
+  for (const auto& phase : result["finetune"]["phases"]) {
+    EXPECT_LE(phase["validation"].get<double>(), best) << "no phase ends below its start, not even the head";
+    best = phase["validation"];
+  }
   EXPECT_LT(result["test"]["perplexity"].get<double>(), 1.6) << "the answer follows from the question";
   const auto model = scratch / "run/model";
   const auto config = Json::parse(tests::read_text(model / "config.json"));

@@ -1,5 +1,6 @@
 // WordPiece of BERT and its relatives from vocab.txt: the id of a token is its line.
-// Source: transformers 4.57, BertConverter; do_lower_case is true where the files are silent, as published.
+// Source: transformers 4.57, BertConverter; but where the files are silent, the vocabulary says whether
+// texts are lower-cased.
 #include "graft/core/error.h"
 #include "graft/data/table.h"
 #include "graft/data/tokenizers/build.h"
@@ -24,8 +25,9 @@ nlohmann::json read_lines(const SourceFiles& source) {
   return vocabulary;
 }
 
-/// An eighth of the tokens begins with a capital; in BERT's cased vocabulary it is above a quarter. Cased models (BioClinicalBERT, cased SciBERT) were published without
-/// tokenizer_config.json; transformers then lower-cases, which their training did not.
+/// Whether an eighth of the tokens begin with a capital (in BERT's cased vocabulary more than a quarter do). Cased models
+/// (BioClinicalBERT, SciBERT) were published without tokenizer_config.json; transformers then lower-cases, which their
+/// training did not.
 bool is_cased(const nlohmann::json& vocabulary) {
   size_t capitals = 0;
   for (const auto& item : vocabulary.items()) capitals += item.key()[0] >= 'A' && item.key()[0] <= 'Z';

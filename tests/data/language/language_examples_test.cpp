@@ -70,6 +70,28 @@ TEST(LanguageExamples, OfAPromptTheCompletionAndItsEndAreLearned) {
   EXPECT_TRUE(learned_text(tokenizer, inside, 0).ends_with("ds" + end));
 }
 
+TEST(LanguageExamples, WithASentencePieceModelToo) {
+  const auto tokenizer = Tokenizer::load(tests::fixture("parity/tokenizers/spm-bpe-llama"));
+  const Json talk{
+      {"messages", {{{"role", "user"}, {"content", "Say it"}}, {{"role", "assistant"}, {"content", "it 𠀀"}}}}};
+  const auto examples = language_examples(tokenizer, rows_of({talk, {{"prompt", "2 + 2 ="}, {"completion", " four"}}}),
+                                          options("inst.jinja"), 500, 1, "x");
+  const auto pieces = [&](int64_t example) {
+    std::string text;
+    for (const auto label : examples.labels[example])
+      if (label >= 0) text += tokenizer.token_of(label);
+    return text;
+  };
+  EXPECT_EQ(pieces(0), "▁it▁<0xF0><0xA0><0x80><0x80>▁</s>");
+  EXPECT_EQ(pieces(1), "▁four</s>");
+  const auto bos = *tokenizer.special_id("bos_token");
+  for (const int64_t i : {0, 1}) {
+    const auto ids = examples.ids[i];
+    EXPECT_EQ(std::count(ids.begin(), ids.end(), bos), 1);
+    EXPECT_EQ(ids.front(), bos);
+  }
+}
+
 TEST(LanguageExamples, WhatIsTooLongIsCutAndCounted) {
   const auto tokenizer = llama3();
   const Json row{{"prompt", "one two three four five six seven"}, {"completion", " eight"}};
