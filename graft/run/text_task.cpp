@@ -81,14 +81,20 @@ Prepared TextTask::prepare(const models::Model& model, data::Examples& examples,
   return result;
 }
 
-Prepared TextTask::prepare_language(const models::Model& model, const data::Examples& examples, const Wanted& wanted,
+Prepared TextTask::prepare_language(const models::Model& model, data::Examples& examples, const Wanted& wanted,
                                     int64_t limit) const {
-  const auto rows = std::make_shared<data::LanguageExamples>(
-      data::language_examples(tokenizer_, examples.texts, language_, limit,
-                              seed_of(wanted.training_seed.value_or(0), {"language", wanted.split}), wanted.split));
+  const auto rows = std::make_shared<data::LanguageExamples>(data::language_examples(
+      tokenizer_, examples.texts, language_, limit,
+      seed_of(wanted.training_seed.value_or(0), {"language", wanted.split}), wanted.split, wanted.bad_rows));
+  GRAFT_CHECK(data, rows->ids.size() > 0, "none of the {} examples can be used; the first: {}", wanted.split,
+              rows->skipped.first.empty() ? "there is none" : rows->skipped.first.front());
+  if (rows->skipped.count > 0) examples = data::take(examples, rows->kept);
   auto inputs = std::make_unique<features::TextInputs>(model, limit);
   for (int64_t i = 0; i < rows->ids.size(); ++i) inputs->add(rows->ids[i], rows->ids[i]);  // decoders have no types
-  Prepared result{.inputs = std::move(inputs), .alignment = {.next_tokens = &rows->labels}, .aligned = rows};
+  Prepared result{.inputs = std::move(inputs),
+                  .alignment = {.next_tokens = &rows->labels},
+                  .aligned = rows,
+                  .skipped = rows->skipped};
   std::vector<std::string> notes;
   if (rows->truncated > 0)
     notes.push_back(

@@ -34,7 +34,7 @@ class TextTask final : public TaskInputs {
   bool of_images() const override { return false; }
 
  private:
-  Prepared prepare_language(const models::Model& model, const data::Examples& examples, const Wanted& wanted,
+  Prepared prepare_language(const models::Model& model, data::Examples& examples, const Wanted& wanted,
                             int64_t limit) const;
 
   data::Tokenizer tokenizer_;

@@ -107,6 +107,46 @@ TEST(Instructions, ConversationsGoThroughAllPhasesAndTheModelAnswers) {
   EXPECT_GE(right, 11) << answers.out;
 }
 
+TEST(Instructions, TokenizeShowsWhatIsLearned) {
+  const Scratch scratch;
+  write_source(scratch / "source");
+  const auto shown = graft(
+      {"tokenize", "--model", (scratch / "source").string()},
+      conversation("good film", "bad").dump() + "\n" + Json{{"prompt", "good"}, {"completion", " film"}}.dump() + "\n");
+  ASSERT_EQ(shown.code, 0) << shown.err;
+  std::istringstream lines(shown.out);
+  std::string line;
+  std::getline(lines, line);
+  auto row = Json::parse(line);  // <s> good film bad </s>
+  ASSERT_EQ(row["ids"].size(), 5u) << line;
+  EXPECT_EQ(row["labels"], (Json{-100, -100, row["ids"][3], row["ids"][4], -100})) << line;
+  std::getline(lines, line);
+  row = Json::parse(line);  // <s> good film </s>
+  EXPECT_EQ(row["labels"], (Json{-100, row["ids"][2], row["ids"][3], -100})) << line;
+}
+
+TEST(Instructions, RefusedConversationsAreSkippedWhenAskedFor) {
+  const Scratch scratch;
+  write_source(scratch / "source");
+  write_rows(scratch / "data", conversation);
+  auto with = arguments(scratch, "run");
+  tests::write_text(
+      scratch / "picky.jinja",
+      "{% if 'film' in messages[0].content %}{{ raise_exception('no films') }}{% endif %}{{ bos_token }} "
+      "{% for m in messages %}{{ m.content }} {% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}");
+  with.insert(with.end(), {"--set", "language.chat_template=" + (scratch / "picky.jinja").string(), "--set",
+                           "finetune.unfreeze.max_units=0"});
+  const auto stopped = graft(with);
+  EXPECT_EQ(stopped.code, 3);
+  EXPECT_NE(stopped.err.find("no films"), std::string::npos) << stopped.err;
+  std::filesystem::remove_all(scratch / "run");
+  with.insert(with.end(), {"--set", "data.bad_rows=skip"});
+  const auto run = graft(with);
+  ASSERT_EQ(run.code, 0) << run.err;
+  EXPECT_LT(Json::parse(run.out)["test"]["examples"], 12);
+  EXPECT_EQ(tests::read_text(scratch / "run/model/chat_template.jinja"), tests::read_text(scratch / "picky.jinja"));
+}
+
 TEST(Instructions, OnlyTheAnswerIsLearned) {
   const Scratch scratch;
   write_source(scratch / "source");

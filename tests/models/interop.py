@@ -158,6 +158,18 @@ same = [row["text"] for row in answers] == theirs
 failures += not same
 print(f"{'ok  ' if same else 'BAD '} LLaMA 3: prompts of apply_chat_template")
 
+# What counts: the template marks it, so transformers can say it too.
+(model / "chat_template.jinja").write_text((parity / "chat_templates/marked.jinja").read_text())
+tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+same = True
+for line in (talks / "test.jsonl").read_text().splitlines():
+    ours = json.loads(run(["tokenize", "--model", model], line + "\n"))
+    theirs = tokenizer.apply_chat_template(json.loads(line)["messages"], return_dict=True, return_assistant_tokens_mask=True)
+    wanted = [i if m else -100 for i, m in zip(theirs["input_ids"], theirs["assistant_masks"])][1:] + [-100]
+    same = same and ours == {"ids": theirs["input_ids"], "labels": wanted} and any(theirs["assistant_masks"])
+failures += not same
+print(f"{'ok  ' if same else 'BAD '} LLaMA 3: ids and assistant_masks of apply_chat_template")
+
 adapters = ["lora.rank=4", "lora.merge=false"]
 for title in "LLaMA 2", "LLaMA 3", "StarCoder2":
     model = finetuned(sources[title], classes, *adapters)

@@ -18,6 +18,7 @@ struct Written {
   std::string text;
   std::vector<std::pair<size_t, size_t>> learned;
   bool template_tokens = false;  // the text has its special tokens in it already
+  bool apart = false;            // it is taken apart to fill in the middle
 };
 
 /// A token counts when it holds a character of a learned part; one without characters (the first bytes of a character)
@@ -83,7 +84,7 @@ std::vector<int32_t> labels_of(std::span<const int32_t> ids, std::span<const cha
 }
 
 LanguageExamples language_examples(const Tokenizer& tokenizer, const Ragged<char>& rows, const LanguageOptions& options,
-                                   int64_t max_length, uint64_t seed, const std::string& split) {
+                                   int64_t max_length, uint64_t seed, const std::string& split, BadRows bad_rows) {
   LanguageExamples examples;
   Writer writer(tokenizer, options, examples);
   const FillInTheMiddle middle(tokenizer, options, seed);
@@ -100,33 +101,36 @@ LanguageExamples language_examples(const Tokenizer& tokenizer, const Ragged<char
     examples.labels.push_back(labels);
   };
   for (int64_t start = 0; start < rows.size(); start += kPiece) {
-    const auto count = std::min(kPiece, rows.size() - start);
     std::vector<Written> written;
     std::vector<std::string_view> texts[2];  // by template_tokens
-    std::vector<char> apart(count, 0);
-    for (int64_t i = 0; i < count; ++i) {
+    const auto before = examples.kept.size();
+    for (int64_t i = start; i < std::min(start + kPiece, rows.size()); ++i) {
       try {
-        const auto row = Json::parse(rows.text(start + i));
-        apart[i] = row.contains("text") && middle.applies(static_cast<uint64_t>(start + i));
-        written.push_back(writer.write(row));
+        const auto row = Json::parse(rows.text(i));
+        auto one = writer.write(row);
+        one.apart = row.contains("text") && middle.applies(static_cast<uint64_t>(i));
+        written.push_back(std::move(one));
+        examples.kept.push_back(i);
       } catch (const Error& e) {
-        throw Error(e.kind, fmt::format("{} example {}: {}", split, start + i + 1, e.what()));
+        auto sentence = fmt::format("{} example {}: {}", split, i + 1, e.what());
+        if (bad_rows == BadRows::stop || e.kind != Kind::data) throw Error(e.kind, sentence);
+        if (++examples.skipped.count <= 10) examples.skipped.first.push_back(std::move(sentence));
       }
     }
-    for (int64_t i = 0; i < count; ++i)
-      if (!apart[i]) texts[written[i].template_tokens].push_back(written[i].text);
+    for (const auto& row : written)
+      if (!row.apart) texts[row.template_tokens].push_back(row.text);
     std::vector<Encoding> encodings[2];
     for (const bool template_tokens : {false, true})
       if (!texts[template_tokens].empty())
         encodings[template_tokens] = tokenizer.encode_batch(texts[template_tokens], {},
                                                             {.add_special_tokens = !template_tokens, .details = true});
     size_t next[2] = {0, 0};
-    for (int64_t i = 0; i < count; ++i) {
+    for (size_t i = 0; i < written.size(); ++i) {
       auto& row = written[i];
-      if (apart[i]) {
+      if (row.apart) {
         const auto parts = middle.parts(row.text, max_length);
         examples.truncated += parts.size() > 1;
-        auto ids = middle.ids(parts.front(), static_cast<uint64_t>(start + i));
+        auto ids = middle.ids(parts.front(), static_cast<uint64_t>(examples.kept[before + i]));
         std::vector<char> learned(ids.size(), 1);
         add(std::move(ids), std::move(learned));
         continue;

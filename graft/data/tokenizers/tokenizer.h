@@ -64,8 +64,8 @@ class Tokenizer {
   /// Length limit from tokenizer_config.json when it is a real one (below 1e6), else nullopt.
   std::optional<int64_t> model_max_length() const;
   /// The files that make this tokenizer, to be copied beside an exported model, plus what must be written:
-  /// name -> content. Always has tokenizer.json (or the SentencePiece model) and a tokenizer_config.json with explicit do_lower_case where it applies,
-  /// tokenizer_class and model_max_length, so that AutoTokenizer gives the same ids.
+  /// name -> content. Always has tokenizer.json (or the SentencePiece model) and a tokenizer_config.json with
+  /// tokenizer_class, model_max_length and, where it applies, do_lower_case, so that AutoTokenizer gives the same ids.
   std::vector<std::pair<std::string, std::string>> export_files(int64_t model_max_length) const;
   /// SHA-256 of what decides the ids; part of store keys.
   std::string fingerprint() const;

@@ -113,6 +113,17 @@ TEST(LanguageExamples, AMistakeNamesTheExample) {
   EXPECT_NE(message.find("Roles must alternate"), std::string::npos) << message;
 }
 
+TEST(LanguageExamples, RefusedConversationsCanBeSkipped) {
+  const auto say = [](const std::string& role) { return Json{{"role", role}, {"content", "a"}}; };
+  const Json good{{"messages", {say("user"), say("assistant")}}}, bad{{"messages", {say("assistant"), say("user")}}};
+  const auto examples =
+      language_examples(llama3(), rows_of({good, bad, good}), options("inst.jinja"), 50, 1, "training", BadRows::skip);
+  EXPECT_EQ(examples.kept, (std::vector<int64_t>{0, 2}));
+  EXPECT_EQ(examples.ids.size(), 2);
+  EXPECT_EQ(examples.skipped.count, 1);
+  EXPECT_TRUE(examples.skipped.first.front().starts_with("training example 2: ")) << examples.skipped.first.front();
+}
+
 TEST(FillInTheMiddle, TakesTextsApartAndLosesNothing) {
   const auto tokenizer = starcoder();
   LanguageOptions o = options();
