@@ -47,9 +47,9 @@ ChatTemplate::Rendered between_marks(std::string_view marked) {
 }  // namespace
 
 ChatTemplate::ChatTemplate(const std::string& source, std::string where, Json special_tokens, int64_t now)
-    : where_(std::move(where)), special_tokens_(std::move(special_tokens)), now_(now) {
+    : where_(std::move(where)), special_tokens_(std::move(special_tokens)) {
   ChatTemplateC* handle = nullptr;
-  const CText problem{tokenizers_c_chat_template({source.data(), source.size()}, &handle)};
+  const CText problem{tokenizers_c_chat_template({source.data(), source.size()}, now, &handle)};
   GRAFT_CHECK(model, !problem.text, "{}: the chat template cannot be read: {}. Correct it.", where_, problem.text);
   handle_ = {handle, [](void* p) { tokenizers_c_chat_template_free(static_cast<ChatTemplateC*>(p)); }};
   marks_answers_ = tokenizers_c_chat_marks_answers(handle) != 0;
@@ -75,8 +75,8 @@ std::string ChatTemplate::run(const Json& conversation, size_t messages, bool ad
     if (!context.contains(name)) context[name] = nullptr;
   const auto json = context.dump();
   CText text;
-  const CText problem{tokenizers_c_chat_render(static_cast<ChatTemplateC*>(handle_.get()), {json.data(), json.size()},
-                                               now_, &text.text)};
+  const CText problem{
+      tokenizers_c_chat_render(static_cast<ChatTemplateC*>(handle_.get()), {json.data(), json.size()}, &text.text)};
   GRAFT_CHECK(data, !problem.text, "{} refuses the conversation: {}", where_, problem.text);
   return text.text;
 }

@@ -39,7 +39,6 @@ class ChatTemplate {
 
   std::string where_;
   Json special_tokens_;
-  int64_t now_;
   std::shared_ptr<void> handle_;
   bool marks_answers_ = false;
 };

@@ -1,9 +1,12 @@
 #include "graft/data/language/language_examples.h"
 
 #include <algorithm>
+#include <mutex>
 #include <optional>
 
 #include "graft/core/error.h"
+#include "graft/core/parallel.h"
+#include "graft/core/threads.h"
 #include "graft/data/language/chat_template.h"
 #include "graft/data/language/fill_in_the_middle.h"
 #include "graft/data/language/places.h"
@@ -19,6 +22,8 @@ struct Written {
   std::vector<std::pair<size_t, size_t>> learned;
   bool template_tokens = false;  // the text has its special tokens in it already
   bool apart = false;            // it is taken apart to fill in the middle
+  int64_t index = 0, lost_answers = 0;
+  std::string problem;  // a sentence, where the template refuses it
 };
 
 /// A token counts when it holds a character of a learned part; one without characters (the first bytes of a character)
@@ -41,19 +46,22 @@ std::vector<char> learned_tokens(const Written& row, const Encoding& encoding) {
 
 class Writer {
  public:
-  Writer(const Tokenizer& tokenizer, const LanguageOptions& options, LanguageExamples& counts)
-      : tokenizer_(tokenizer), options_(options), counts_(counts) {}
+  Writer(const Tokenizer& tokenizer, const LanguageOptions& options) : tokenizer_(tokenizer), options_(options) {}
 
+  /// May be called from several threads.
   Written write(const Json& row) {
     Written written;
     const bool everything = options_.learn == "everything";
     if (row.contains("messages")) {
-      if (!template_)
+      std::call_once(made_, [&] {
         template_ = ChatTemplate::of(tokenizer_, options_.chat_template,
                                      day_seconds(options_.date.empty() ? today() : options_.date));
+      });
       auto rendered = template_->render(row);
-      counts_.lost_answers += everything ? 0 : rendered.lost_answers;
-      written = {std::move(rendered.text), std::move(rendered.answers), true};
+      written.text = std::move(rendered.text);
+      written.learned = std::move(rendered.answers);
+      written.template_tokens = true;
+      written.lost_answers = everything ? 0 : rendered.lost_answers;
     } else if (row.contains("prompt")) {
       written.text = row["prompt"];
       const auto begin = written.text.size();
@@ -70,7 +78,7 @@ class Writer {
  private:
   const Tokenizer& tokenizer_;
   const LanguageOptions& options_;
-  LanguageExamples& counts_;
+  std::once_flag made_;
   std::optional<ChatTemplate> template_;
 };
 
@@ -86,7 +94,7 @@ std::vector<int32_t> labels_of(std::span<const int32_t> ids, std::span<const cha
 LanguageExamples language_examples(const Tokenizer& tokenizer, const Ragged<char>& rows, const LanguageOptions& options,
                                    int64_t max_length, uint64_t seed, const std::string& split, BadRows bad_rows) {
   LanguageExamples examples;
-  Writer writer(tokenizer, options, examples);
+  Writer writer(tokenizer, options);
   const FillInTheMiddle middle(tokenizer, options, seed);
   const auto end = tokenizer.special_id("eos_token");
   const auto add = [&](std::vector<int32_t> ids, std::vector<char> learned) {
@@ -101,36 +109,41 @@ LanguageExamples language_examples(const Tokenizer& tokenizer, const Ragged<char
     examples.labels.push_back(labels);
   };
   for (int64_t start = 0; start < rows.size(); start += kPiece) {
-    std::vector<Written> written;
-    std::vector<std::string_view> texts[2];  // by template_tokens
-    const auto before = examples.kept.size();
-    for (int64_t i = start; i < std::min(start + kPiece, rows.size()); ++i) {
+    std::vector<Written> written(std::min(kPiece, rows.size() - start));
+    parallel_for(static_cast<int64_t>(written.size()), available_cores(), [&](int64_t i) {
+      const auto row = Json::parse(rows.text(start + i));
       try {
-        const auto row = Json::parse(rows.text(i));
-        auto one = writer.write(row);
-        one.apart = row.contains("text") && middle.applies(static_cast<uint64_t>(i));
-        written.push_back(std::move(one));
-        examples.kept.push_back(i);
+        written[i] = writer.write(row);
       } catch (const Error& e) {
-        auto sentence = fmt::format("{} example {}: {}", split, i + 1, e.what());
-        if (bad_rows == BadRows::stop || e.kind != Kind::data) throw Error(e.kind, sentence);
-        if (++examples.skipped.count <= 10) examples.skipped.first.push_back(std::move(sentence));
+        if (e.kind != Kind::data) throw;
+        written[i].problem = fmt::format("{} example {}: {}", split, start + i + 1, e.what());
       }
-    }
-    for (const auto& row : written)
+      written[i].index = start + i;
+      written[i].apart = row.contains("text") && middle.applies(static_cast<uint64_t>(start + i));
+    });
+    std::erase_if(written, [&](Written& row) {
+      if (row.problem.empty()) return false;
+      if (bad_rows == BadRows::stop) throw Error(Kind::data, row.problem);
+      if (++examples.skipped.count <= 10) examples.skipped.first.push_back(std::move(row.problem));
+      return true;
+    });
+    std::vector<std::string_view> texts[2];  // by template_tokens
+    for (const auto& row : written) {
+      examples.kept.push_back(row.index);
+      examples.lost_answers += row.lost_answers;
       if (!row.apart) texts[row.template_tokens].push_back(row.text);
+    }
     std::vector<Encoding> encodings[2];
     for (const bool template_tokens : {false, true})
       if (!texts[template_tokens].empty())
         encodings[template_tokens] = tokenizer.encode_batch(texts[template_tokens], {},
                                                             {.add_special_tokens = !template_tokens, .details = true});
     size_t next[2] = {0, 0};
-    for (size_t i = 0; i < written.size(); ++i) {
-      auto& row = written[i];
+    for (const auto& row : written) {
       if (row.apart) {
         const auto parts = middle.parts(row.text, max_length);
         examples.truncated += parts.size() > 1;
-        auto ids = middle.ids(parts.front(), static_cast<uint64_t>(examples.kept[before + i]));
+        auto ids = middle.ids(parts.front(), static_cast<uint64_t>(row.index));
         std::vector<char> learned(ids.size(), 1);
         add(std::move(ids), std::move(learned));
         continue;

@@ -13,9 +13,10 @@ const MARKS: [&str; 2] = ["\u{fdd0}", "\u{fdd1}"];
 
 pub struct ChatTemplateC {
     environment: Environment<'static>,
-    source: String,
     marks_answers: bool,
 }
+
+const NAME: &str = "chat_template";
 
 /// The tag that begins at `{%`: its end, and which of the two it is.
 fn generation_tag(text: &str) -> Option<(usize, usize, &str, &str)> {
@@ -190,7 +191,7 @@ fn sentence(error: &Error) -> String {
 }
 
 impl ChatTemplateC {
-    fn new(source: &str) -> Result<Self, String> {
+    fn new(source: &str, now: i64) -> Result<Self, String> {
         let (source, marks_answers) = with_marks(source);
         let mut environment = Environment::new();
         environment.set_trim_blocks(true);
@@ -200,23 +201,22 @@ impl ChatTemplateC {
         environment.set_formatter(formatter);
         environment.add_filter("tojson", tojson);
         environment.add_function("raise_exception", raise_exception);
+        environment.add_function("strftime_now", move |format: String| strftime(now, &format));
         environment
-            .template_from_named_str("chat_template", &source)
+            .add_template_owned(NAME, source)
             .map_err(|e| sentence(&e))?;
         Ok(Self {
             environment,
-            source,
             marks_answers,
         })
     }
 
-    fn render(&self, context: &[u8], now: i64) -> Result<String, String> {
+    fn render(&self, context: &[u8]) -> Result<String, String> {
         let context: serde_json::Value =
             serde_json::from_slice(context).map_err(|e| e.to_string())?;
-        let mut environment = self.environment.clone();
-        environment.add_function("strftime_now", move |format: String| strftime(now, &format));
-        environment
-            .render_named_str("chat_template", &self.source, &context)
+        self.environment
+            .get_template(NAME)
+            .and_then(|template| template.render(&context))
             .map_err(|e| sentence(&e))
     }
 }
@@ -224,11 +224,12 @@ impl ChatTemplateC {
 #[no_mangle]
 pub unsafe extern "C" fn tokenizers_c_chat_template(
     source: Text,
+    now: i64,
     out: *mut *mut ChatTemplateC,
 ) -> *mut c_char {
     guarded(|| {
         let source = std::str::from_utf8(bytes(source)).map_err(|e| e.to_string())?;
-        *out = Box::into_raw(Box::new(ChatTemplateC::new(source)?));
+        *out = Box::into_raw(Box::new(ChatTemplateC::new(source, now)?));
         Ok(())
     })
 }
@@ -249,11 +250,10 @@ pub unsafe extern "C" fn tokenizers_c_chat_marks_answers(template: &ChatTemplate
 pub unsafe extern "C" fn tokenizers_c_chat_render(
     template: &ChatTemplateC,
     context: Text,
-    now: i64,
     text: *mut *mut c_char,
 ) -> *mut c_char {
     guarded(|| {
-        *text = c_text(&template.render(bytes(context), now)?);
+        *text = c_text(&template.render(bytes(context))?);
         Ok(())
     })
 }
