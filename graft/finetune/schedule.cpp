@@ -76,6 +76,7 @@ struct ChosenInputs final : features::Inputs {
   int64_t length(int64_t i) const override { return all.length(examples[i]); }
   models::Activations batch(const std::string& chain, const std::vector<int64_t>& some) const override {
     std::vector<int64_t> mapped;
+    mapped.reserve(some.size());
     for (const auto i : some) mapped.push_back(examples[i]);
     return all.batch(chain, mapped);
   }

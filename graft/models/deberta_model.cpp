@@ -126,7 +126,7 @@ DebertaConfig read_deberta_config(const Json& json, DebertaConfig defaults) {
     for (std::string term; std::getline(text, term, '|');) terms.push_back(term);
     spelled["pos_att_type"] = terms;
   }
-  const auto c = read_config(spelled, std::move(defaults));
+  auto c = read_config(spelled, std::move(defaults));
   for (const auto& term : c.pos_att_type)
     GRAFT_CHECK(model, term == "c2p" || term == "p2c",
                 "config.json: pos_att_type `{}` is not computed by graft; known are c2p and p2c.", term);

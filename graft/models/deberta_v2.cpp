@@ -51,6 +51,7 @@ struct Convolution final : DebertaAfterFirst {
   Tensor forward(const Tensor& input, const Tensor& output, const std::vector<int64_t>& lengths) override {
     const auto runs = nn::runs_of(lengths, lengths);
     std::vector<int64_t> rows;
+    rows.reserve(runs.size());
     for (const auto& run : runs) rows.push_back(run.examples * run.length);
     const auto parts = input.split_with_sizes(rows);
     std::vector<Tensor> convolved;

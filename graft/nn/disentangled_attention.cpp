@@ -73,7 +73,8 @@ Tensor disentangled_attention(const Disentangled& x, const Tensor& rows, const T
                               int64_t num_heads, int64_t terms, double dropout) {
   const auto runs = runs_of(query_lengths, lengths);
   GRAFT_ASSERT(!runs.empty());
-  const double scale = std::sqrt(static_cast<double>(x.query.size(1) / num_heads * terms));
+  const double scale =
+      std::sqrt(static_cast<double>(x.query.size(1)) / static_cast<double>(num_heads) * static_cast<double>(terms));
   const auto table = [&](const Tensor& projected) {  // (R, H*D) -> (1, H, R, D)
     return projected.defined() ? projected.view({1, projected.size(0), num_heads, -1}).transpose(1, 2) : projected;
   };

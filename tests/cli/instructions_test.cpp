@@ -179,6 +179,30 @@ TEST(Instructions, ResumedAfterAKillItEndsWithTheSameBytes) {
   }
 }
 
+TEST(Instructions, FollowAnAdaptation) {
+  const Scratch scratch;
+  write_source(scratch / "source");
+  write_rows(scratch / "data", conversation);
+  tests::write_text(scratch / "corpus.txt", [] {
+    Random random(9);
+    std::string text;
+    for (int i = 0; i < 120; ++i) {
+      for (int k = 0; k < 5; ++k) text += kWords[random.below(kWords.size())] + " ";
+      text += i % 2 ? "good\n" : "bad\n";
+    }
+    return text;
+  }());
+  auto with = arguments(scratch, "run", "run");
+  with.insert(with.end(), {"--corpus", (scratch / "corpus.txt").string(), "--set", "adapt.epochs=1", "--set",
+                           "adapt.max_length=24"});
+  const auto run = graft(with);
+  ASSERT_EQ(run.code, 0) << run.err;
+  const auto result = Json::parse(run.out);
+  EXPECT_LT(result["adapt"]["after"]["perplexity"], result["adapt"]["before"]["perplexity"]);
+  EXPECT_LT(result["test"]["perplexity"].get<double>(), 2);
+  EXPECT_TRUE(Json::parse(tests::read_text(scratch / "run/adapted/tokenizer_config.json")).contains("chat_template"));
+}
+
 TEST(Instructions, WithAdaptersAndADryRun) {
   const Scratch scratch;
   write_source(scratch / "source");
