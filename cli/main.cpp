@@ -140,7 +140,8 @@ int launch(int argc, char** argv) {
   check.add_option("model", a.model, "model folder")->required();
   check.add_option("golden", a.golden, "safetensors with the reference's inputs, outputs and gradients")->required();
   check.add_option("--tolerance", a.tolerance, "of the largest value of a tensor");
-  auto& tokenize = *app.add_subcommand("tokenize", "JSON lines with `text` in, JSON lines with `ids` out");
+  auto& tokenize = *app.add_subcommand(
+      "tokenize", "JSON lines with `text` (or `messages`, or `prompt` and `completion`) in, with `ids` out");
   tokenize.add_option("--model", a.model, "model folder")->required();
   graft::cli::CacheArguments cached;
   auto& cache = graft::cli::add_cache_command(app, cached);

@@ -30,7 +30,7 @@ struct Judge {
         names(models::label_names(source.config)),
         loaded(models::load(source, task, 0)) {
     at::set_num_threads(static_cast<int>(available_cores()));
-    GRAFT_CHECK(model, task.kind != "features" && task.kind != source.architecture->language_task,
+    GRAFT_CHECK(model, task.kind != "features" && task.kind != "masked_lm",
                 "{}: has no task head ({}); give the model/ folder of a finished run.", folder,
                 source.architecture->class_name(task));
     GRAFT_CHECK(model, loaded.report.fresh.empty(),
@@ -76,11 +76,11 @@ Json prediction(const Judge& judge, const torch::Tensor& logits) {
 void predict_rows(const Judge& judge, data::Examples& examples, bool json) {
   const torch::NoGradGuard no_grad;
   const bool words = judge.task.kind == "tokens";
-  const auto prepared = judge.kind->prepare(*judge.loaded.model, examples, {.split = "given", .words = words});
+  const auto prepared = judge.kind->prepare(*judge.loaded.model, examples, {.split = "given", .task = judge.task.kind});
   const auto& inputs = *prepared.inputs;
   const features::Feed feed(*judge.loaded.model, inputs);
   const train::Supervised stream(*judge.loaded.model, feed, judge.task.kind, judge.names, examples,
-                                 prepared.first_tokens);
+                                 prepared.alignment.first_tokens);
   std::vector<Json> rows(examples.size());
   for (const auto& batch : features::batches_by_length(inputs, kBatchTokens)) {
     const auto logits =
@@ -95,7 +95,7 @@ void predict_rows(const Judge& judge, data::Examples& examples, bool json) {
         continue;
       }
       row["labels"] = Json::array();
-      for (const auto place : (*prepared.first_tokens)[batch[i]])
+      for (const auto place : (*prepared.alignment.first_tokens)[batch[i]])
         row["labels"].push_back(place < 0 ? Json(nullptr)
                                           : Json(name_of(judge, logits[start + place].argmax().item<int64_t>())));
       start += inputs.length(batch[i]);
@@ -171,8 +171,10 @@ Json evaluate_command(const Json& request) {
   // A folder of images may hold the classes, or splits of which the test split is meant.
   const bool folder = judge.kind->of_images() && !data::is_table(file);
   (folder ? options.path : options.test) = file;
+  const bool language = judge.task.kind == "causal_lm";
   GRAFT_CHECK(
-      model, judge.task.kind == "regression" || static_cast<int64_t>(judge.names.size()) == judge.task.num_labels,
+      model,
+      language || judge.task.kind == "regression" || static_cast<int64_t>(judge.names.size()) == judge.task.num_labels,
       "{}: does not name its {} classes, so they cannot be told in the data. Write \"label_names\", a list in the "
       "order of the classes, into {}.",
       judge.source.folder.string(), judge.task.num_labels,
@@ -180,14 +182,13 @@ Json evaluate_command(const Json& request) {
           ? "a graft.json beside the weights: {\"model_type\": \"resnet\", \"layout\": \"torchvision\", "
             "\"label_names\": [...]}"
           : "its config.json");
-  auto dataset = judge.kind->read(options, 0, judge.names);
+  auto dataset = judge.kind->read(options, 0, language ? std::vector<std::string>{"text"} : judge.names);
   auto& examples = dataset.test.size() > 0 ? dataset.test : dataset.validation;
-  const auto prepared =
-      judge.kind->prepare(*judge.loaded.model, examples, {.split = "given", .words = judge.task.kind == "tokens"});
+  const auto prepared = judge.kind->prepare(*judge.loaded.model, examples, {.split = "given", .task = judge.task.kind});
   const features::Feed feed(*judge.loaded.model, *prepared.inputs);
-  const train::Supervised stream(*judge.loaded.model, feed, judge.task.kind, judge.names, examples,
-                                 prepared.first_tokens);
-  const auto predictions = train::evaluate(*judge.loaded.model, stream, kBatchTokens, false);
+  const auto stream =
+      train::task_stream(*judge.loaded.model, feed, judge.task.kind, judge.names, examples, prepared.alignment);
+  const auto predictions = train::evaluate(*judge.loaded.model, *stream, kBatchTokens, false);
   Json answer{{"model", request.at("model")},
               {"data", file},
               {"examples", examples.size()},

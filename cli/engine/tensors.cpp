@@ -5,6 +5,8 @@
 #include "cli/engine/commands.h"
 #include "graft/core/error.h"
 #include "graft/core/threads.h"
+#include "graft/data/language/language_examples.h"
+#include "graft/data/language/language_rows.h"
 #include "graft/data/table.h"
 #include "graft/data/tokenizers/tokenizer.h"
 #include "graft/io/safetensors.h"
@@ -111,6 +113,20 @@ Json check_command(const Json& request) {
   return answer;
 }
 
+namespace {
+
+/// A row of instruction data as training sees it: `labels` has the token that each place predicts, -100 for none.
+void show_learned(const data::Tokenizer& tokenizer, const data::Row& row) {
+  data::Ragged<char> rows;
+  rows.push_back(data::language_row("standard input", row, "text"));
+  const auto limit = row.cells.value("max_length", int64_t{1} << 30);
+  const auto examples = data::language_examples(tokenizer, rows, {}, limit, 0, "given");
+  const auto list = [](const auto& values) { return std::vector<int32_t>(values.begin(), values.end()); };
+  std::cout << Json{{"ids", list(examples.ids[0])}, {"labels", list(examples.labels[0])}}.dump() << "\n";
+}
+
+}  // namespace
+
 void tokenize_command(const Json& request) {
   const auto tokenizer = data::Tokenizer::load(request.at("model").get<std::string>());
   int64_t number = 0;
@@ -118,6 +134,10 @@ void tokenize_command(const Json& request) {
     ++number;
     if (line.empty()) continue;
     const auto row = Json::parse(line, nullptr, false);
+    if (row.is_object() && (row.contains("messages") || (row.contains("prompt") && row.contains("completion")))) {
+      show_learned(tokenizer, {.number = number, .cells = row});
+      continue;
+    }
     if (!row.is_object() || !row.contains("text") || !row["text"].is_string())
       data::fail_row("standard input", number, "text",
                      "expected a JSON object with a text, such as {\"text\": \"...\"}.");

@@ -10,6 +10,8 @@ namespace graft::cli {
 
 /// Calls `use` for each row of `file` ("-": standard input, a text or a JSON object a line), with the columns that `text`
 /// and `pair` of the request name. Throws Kind::data naming the row.
-void for_each_text(const Json& request, const std::function<void(std::string_view text, std::string_view pair)>& use);
+/// With `conversation`, a row of `messages` goes there, and a row of training data may have its text in `prompt`.
+void for_each_text(const Json& request, const std::function<void(std::string_view text, std::string_view pair)>& use,
+                   const std::function<void(const Json& row)>& conversation = {});
 
 }  // namespace graft::cli

@@ -11,12 +11,14 @@ PackedSequences::PackedSequences(int64_t max_length) : max_length_(max_length) {
               max_length);
 }
 
-void PackedSequences::add(std::span<const int32_t> ids, std::span<const char> learned) {
+void PackedSequences::add(std::span<const int32_t> ids, std::span<const char> learned, bool whole) {
   const std::vector<char> all(learned.empty() ? ids.size() : 0, 1);
   if (learned.empty()) learned = all;
   GRAFT_ASSERT(learned.size() == ids.size());
   for (size_t first = 0; first + 1 < ids.size();) {
-    if (first_piece_.empty() || max_length_ - tokens_.back() < 2) {
+    const auto room = first_piece_.empty() ? 0 : max_length_ - tokens_.back();
+    const auto left = static_cast<int64_t>(ids.size() - first);
+    if (room < 2 || (whole && room < left && left <= max_length_)) {
       first_piece_.push_back(ids_.size());
       tokens_.push_back(0);
       predicted_.push_back(0);
@@ -47,11 +49,23 @@ int32_t end_token(const data::Tokenizer& tokenizer) {
 }
 
 void pack_documents(const data::Tokenizer& tokenizer, const std::vector<std::string_view>& documents,
-                    PackedSequences& into) {
+                    PackedSequences& into, const data::FillInTheMiddle* middle, uint64_t first) {
   const auto end = end_token(tokenizer);
-  for (auto& encoding : tokenizer.encode_batch(documents, {}, {})) {
-    if (encoding.ids.empty() || encoding.ids.back() != end) encoding.ids.push_back(end);
-    into.add(encoding.ids);
+  const auto apart = [&](size_t i) { return middle && middle->applies(first + i); };
+  std::vector<std::string_view> whole;
+  for (size_t i = 0; i < documents.size(); ++i)
+    if (!apart(i)) whole.push_back(documents[i]);
+  auto encodings = whole.empty() ? std::vector<data::Encoding>() : tokenizer.encode_batch(whole, {}, {});
+  size_t next = 0;
+  for (size_t i = 0; i < documents.size(); ++i) {
+    if (apart(i)) {
+      for (const auto part : middle->parts(documents[i], into.max_length()))
+        into.add(middle->ids(part, first + i), {}, true);
+      continue;
+    }
+    auto& ids = encodings[next++].ids;
+    if (ids.empty() || ids.back() != end) ids.push_back(end);
+    into.add(ids);
   }
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "graft/adapt/options.h"
+#include "graft/data/language/fill_in_the_middle.h"
 #include "graft/data/ragged.h"
 #include "graft/data/tokenizers/tokenizer.h"
 #include "graft/features/text_inputs.h"
@@ -18,9 +19,11 @@ class PackedSequences {
   /// A document that is too long for what is left of a sequence goes on in the next: the first token of a further piece is
   /// the last of the piece before, so that every token but the document's first is predicted exactly once.
   /// `learned` is as long as `ids`: 0 for tokens that are read but not predicted (a question); empty: all are predicted.
-  void add(std::span<const int32_t> ids, std::span<const char> learned = {});
+  /// `whole`: a document that would be parted but fits a sequence of its own begins one.
+  void add(std::span<const int32_t> ids, std::span<const char> learned = {}, bool whole = false);
 
   int64_t size() const { return static_cast<int64_t>(first_piece_.size()); }
+  int64_t max_length() const { return max_length_; }
   int64_t tokens(int64_t sequence) const { return tokens_[sequence]; }
   /// Tokens that the loss counts.
   int64_t predicted(int64_t sequence) const { return predicted_[sequence]; }
@@ -41,9 +44,10 @@ class PackedSequences {
 /// The id that ends a document: the tokenizer's eos_token. Throws Kind::model when it has none.
 int32_t end_token(const data::Tokenizer& tokenizer);
 
-/// Documents with the tokenizer's special tokens, each ended by its end token.
+/// Documents with the tokenizer's special tokens, each ended by its end token; those that `middle` chooses are taken apart,
+/// in parts that fit a sequence. `first` is the number of the first document, from which it draws.
 void pack_documents(const data::Tokenizer& tokenizer, const std::vector<std::string_view>& documents,
-                    PackedSequences& into);
+                    PackedSequences& into, const data::FillInTheMiddle* middle = nullptr, uint64_t first = 0);
 
 class CausalLm final : public train::Stream {
  public:

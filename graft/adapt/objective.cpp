@@ -58,14 +58,19 @@ Objective masked(models::Model& model, const data::Tokenizer& tokenizer, int64_t
 }
 
 Objective causal(models::Model& model, const data::Tokenizer& tokenizer, const AdaptOptions& options,
-                 int64_t max_length) {
+                 int64_t max_length, uint64_t seed, const data::LanguageOptions& language) {
   struct Corpus {
     PackedSequences sides[2];
   };
   const auto corpus = std::make_shared<Corpus>(Corpus{{PackedSequences(max_length), PackedSequences(max_length)}});
   Objective objective{.name = "causal_lm", .corpus = corpus};
-  objective.counts = read_documents(
-      options, [&](const auto& documents, bool held) { pack_documents(tokenizer, documents, corpus->sides[held]); });
+  const data::FillInTheMiddle middle(tokenizer, language, seed);
+  uint64_t count[2] = {0, 0};
+  objective.counts = read_documents(options, [&](const auto& documents, bool held) {
+    // Perplexity is measured on texts as they are.
+    pack_documents(tokenizer, documents, corpus->sides[held], held ? nullptr : &middle, count[held]);
+    count[held] += documents.size();
+  });
   objective.training = std::make_shared<CausalLm>(model, corpus->sides[0]);
   objective.held_out = std::make_shared<CausalLm>(model, corpus->sides[1]);
   return objective;
@@ -74,8 +79,9 @@ Objective causal(models::Model& model, const data::Tokenizer& tokenizer, const A
 }  // namespace
 
 Objective read_objective(const std::string& name, models::Model& model, const data::Tokenizer& tokenizer,
-                         int64_t vocab_size, const AdaptOptions& options, int64_t max_length, uint64_t seed) {
-  auto objective = name == "causal_lm" ? causal(model, tokenizer, options, max_length)
+                         int64_t vocab_size, const AdaptOptions& options, int64_t max_length, uint64_t seed,
+                         const data::LanguageOptions& language) {
+  auto objective = name == "causal_lm" ? causal(model, tokenizer, options, max_length, seed, language)
                                        : masked(model, tokenizer, vocab_size, options, max_length, seed);
   check_sides(objective, options);
   objective.counts["sequences"] = objective.training->size();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "graft/adapt/options.h"
+#include "graft/data/language/options.h"
 #include "graft/data/tokenizers/tokenizer.h"
 #include "graft/train/stream.h"
 
@@ -17,6 +18,7 @@ struct Objective {
 /// Reads the corpus for `model`, whose head is of `name`. `vocab_size`: rows of the model's embedding.
 /// Throws Kind::data: no documents, none held out, a row that cannot be used; Kind::model: a token that is missing.
 Objective read_objective(const std::string& name, models::Model& model, const data::Tokenizer& tokenizer,
-                         int64_t vocab_size, const AdaptOptions& options, int64_t max_length, uint64_t seed);
+                         int64_t vocab_size, const AdaptOptions& options, int64_t max_length, uint64_t seed,
+                         const data::LanguageOptions& language = {});
 
 }  // namespace graft::adapt

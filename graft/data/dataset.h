@@ -12,7 +12,7 @@ struct DataOptions {
   std::string train, validation, test;  // or the files one by one
   std::string text = "text", pair, label = "label";       // column names
   std::string image = "file_name";                        // the same for images
-  std::string task = "classification";                    // classification, multilabel, regression, tokens
+  std::string task = "classification";                    // classification, multilabel, regression, tokens, causal_lm
   std::string label_separator = "|";                      // multilabel in CSV
   std::string bad_rows = "stop";                          // stop or skip
   double validation_fraction = 0.1, test_fraction = 0.1;  // when one file is split
@@ -29,7 +29,7 @@ struct DataOptions {
     field("pair", pair, "column that holds the second text of a pair");
     field("label", label, "column that holds the label");
     field("image", image, "column that holds the image's file name, relative to the table");
-    field("task", task, "classification, multilabel, regression or tokens");
+    field("task", task, "classification, multilabel, regression, tokens or causal_lm");
     field("label_separator", label_separator, "between the labels of one cell, for multilabel");
     field("bad_rows", bad_rows, "stop at a row that cannot be used, or skip and count it");
     field("validation_fraction", validation_fraction,
@@ -40,7 +40,8 @@ struct DataOptions {
   }
 };
 
-/// One split. Row i is example i; texts are kept as the file has them, but for the task tokens: words with one blank between.
+/// One split. Row i is example i; texts are kept as the file has them, but for the task tokens: words with one blank between,
+/// and for causal_lm: the row as JSON (language/language_rows.h).
 struct Examples {
   Ragged<char> texts;
   Ragged<char> pairs;           // empty or as long as texts

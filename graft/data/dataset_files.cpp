@@ -82,7 +82,7 @@ void check_options(const DataOptions& options) {
     if (!(value >= 0 && value < 1))
       mistakes.push_back(fmt::format("data.{}: expected a number from 0 to below 1, found {}", name, value));
   };
-  one_of("task", options.task, {"classification", "multilabel", "regression", "tokens"});
+  one_of("task", options.task, {"classification", "multilabel", "regression", "tokens", "causal_lm"});
   one_of("bad_rows", options.bad_rows, {"stop", "skip"});
   fraction("validation_fraction", options.validation_fraction);
   fraction("test_fraction", options.test_fraction);
@@ -95,6 +95,8 @@ void check_options(const DataOptions& options) {
     mistakes.push_back(fmt::format("data.max_train: expected 0 or more, found {}", options.max_train));
   if (options.task == "tokens" && !options.pair.empty())
     mistakes.push_back("data.pair: the task tokens has no second text; remove it");
+  if (options.task == "causal_lm" && !options.pair.empty())
+    mistakes.push_back("data.pair: the task causal_lm reads prompt and completion; remove it");
   GRAFT_CHECK(usage, mistakes.empty(), "{}", fmt::join(mistakes, "\n"));
 }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "graft/core/error.h"
+#include "graft/data/language/language_rows.h"
 
 namespace graft::data {
 namespace {
@@ -47,7 +48,9 @@ struct RowIntake {
   One read() const {
     One one;
     const auto words = options.task == "tokens" ? list_of_words() : std::vector<std::string>{};
-    one.text = options.task == "tokens" ? joined(words) : text_of(options.text, "data.text");
+    one.text = options.task == "tokens"      ? joined(words)
+               : options.task == "causal_lm" ? language_row(file, row, options.text)
+                                             : text_of(options.text, "data.text");
     if (!options.pair.empty()) one.pair = text_of(options.pair, "data.pair");
     if (!options.split_by.empty()) one.group = group();
     if (options.task == "classification") one.label = index_of(name_of(cell(options.label, "data.label")));

@@ -80,10 +80,10 @@ Json values_of(const std::vector<double>& values) {
 }
 
 Json split_summary(const Examples& examples, const std::vector<std::string>& names, int64_t duplicates,
-                   bool of_images) {
+                   bool no_lengths) {
   Json split = {{"rows", examples.size()}, {"duplicates", duplicates}};
   if (examples.size() == 0) return split;
-  if (!of_images) split["characters"] = lengths_of(examples);
+  if (!no_lengths) split["characters"] = lengths_of(examples);
   if (!names.empty()) split["classes"] = classes_of(examples, names);
   if (!examples.values.empty()) split["values"] = values_of(examples.values);
   return split;
@@ -114,12 +114,13 @@ Json summary(const Dataset& dataset) {
   const auto train = sorted_keys(dataset.train), validation = sorted_keys(dataset.validation),
              test = sorted_keys(dataset.test);
   const auto& names = dataset.label_names;
+  const bool no_lengths = dataset.of_images || dataset.task == "causal_lm";  // names of files; rows as JSON
   return {{"task", dataset.task},
           {"labels", names.size()},
           {"splits",
-           {{"train", split_summary(dataset.train, names, repeated(train), dataset.of_images)},
-            {"validation", split_summary(dataset.validation, names, repeated(validation), dataset.of_images)},
-            {"test", split_summary(dataset.test, names, repeated(test), dataset.of_images)}}},
+           {{"train", split_summary(dataset.train, names, repeated(train), no_lengths)},
+            {"validation", split_summary(dataset.validation, names, repeated(validation), no_lengths)},
+            {"test", split_summary(dataset.test, names, repeated(test), no_lengths)}}},
           {"shared",
            {{"validation_with_train", shared(validation, train)},
             {"test_with_train", shared(test, train)},
@@ -130,7 +131,9 @@ Json summary(const Dataset& dataset) {
 }
 
 std::string summary_text(const Json& summary) {
-  auto text = fmt::format("{}, {} labels\n", summary["task"].get<std::string>(), summary["labels"].get<int64_t>());
+  auto text = summary["task"].get<std::string>();
+  if (text != "causal_lm") text += fmt::format(", {} labels", summary["labels"].get<int64_t>());
+  text += "\n";
   for (const auto& [name, split] : summary["splits"].items())
     if (split["rows"] != 0) text += split_text(name, split);
   for (const auto* name : {"validation", "test"}) {

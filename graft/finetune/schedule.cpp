@@ -33,6 +33,8 @@ struct State {
   int64_t units_without_gain = 0;
   double metric = 0;  // of the best weights so far
   double after_head = 0;
+  bool measured = false;  // the source itself was
+  double of_source = 0;   // its metric
   bool in_phase = false;
   double phase_seconds = 0;  // spent before an interruption
 
@@ -46,6 +48,8 @@ struct State {
     field("units_without_gain", units_without_gain, "");
     field("metric", metric, "");
     field("after_head", after_head, "");
+    field("measured", measured, "");
+    field("of_source", of_source, "");
     field("in_phase", in_phase, "");
     field("phase_seconds", phase_seconds, "");
   }
@@ -72,6 +76,7 @@ struct ChosenInputs final : features::Inputs {
   int64_t length(int64_t i) const override { return all.length(examples[i]); }
   models::Activations batch(const std::string& chain, const std::vector<int64_t>& some) const override {
     std::vector<int64_t> mapped;
+    mapped.reserve(some.size());
     for (const auto i : some) mapped.push_back(examples[i]);
     return all.batch(chain, mapped);
   }
@@ -88,9 +93,9 @@ struct ChosenInputs final : features::Inputs {
 struct SampledSplit {
   SampledSplit(const Split& all, const std::vector<int64_t>& examples)
       : inputs(*all.inputs, examples), targets(chosen(*all.examples, examples)) {
-    if (!all.first_tokens) return;
-    for (const auto i : examples) first_tokens.push_back((*all.first_tokens)[i]);
-    split.first_tokens = &first_tokens;
+    if (!all.alignment.first_tokens) return;
+    for (const auto i : examples) first_tokens.push_back((*all.alignment.first_tokens)[i]);
+    split.alignment.first_tokens = &first_tokens;
   }
   ChosenInputs inputs;
   data::Examples targets;
@@ -106,9 +111,13 @@ struct Schedule::Machine {
         hooks(std::move(hooks)),
         train_feed(s.model, *s.train.inputs),
         validation_feed(s.model, *s.validation.inputs),
-        train(s.model, train_feed, s.task, s.label_names, *s.train.examples, s.train.first_tokens),
-        validation(s.model, validation_feed, s.task, s.label_names, *s.validation.examples, s.validation.first_tokens) {
-    metric = s.options.metric.empty() ? train::default_metric(train.targets()) : s.options.metric;
+        train_stream(stream_of(s.train, train_feed)),
+        validation_stream(stream_of(s.validation, validation_feed)),
+        train(*train_stream),
+        validation(*validation_stream) {
+    metric = s.options.metric.empty()
+                 ? train::default_metric_of(s.model, train_feed, s.task, s.label_names, *s.train.examples)
+                 : s.options.metric;
     auto known = train::metric_names(s.task);
     std::erase(known, "loss");  // the verdict and the plateau resample examples; the loss is known as a mean only
     GRAFT_CHECK(usage, std::find(known.begin(), known.end(), metric) != known.end(),
@@ -125,6 +134,10 @@ struct Schedule::Machine {
     result = {{"metric", metric}, {"phases", Json::array()}};
     for (const auto& item : s.model.parameters_by_key())
       if (s.model.group_of(item.key()) == "head") head_start[item.key()] = item.value().detach().clone();
+  }
+
+  std::unique_ptr<train::Stream> stream_of(const Split& split, const features::Feed& feed) const {
+    return train::task_stream(s.model, feed, s.task, s.label_names, *split.examples, split.alignment);
   }
 
   // --- what phases share ---------------------------------------------------------------------------------------
@@ -184,11 +197,9 @@ struct Schedule::Machine {
   }
 
   double smallest_gain(const Predictions& predictions) const {
-    const auto n =
-        s.task == "tokens" ? static_cast<int64_t>(predictions.token_target.size()) : predictions.targets.size(0);
-    const auto interval = train::bootstrap(n, seed_of(s.seed, {"finetune", "bootstrap"}), [&](const auto& sample) {
-      return train::metric_of(metric, predictions, sample);
-    });
+    const auto interval =
+        train::bootstrap(train::example_count(predictions), seed_of(s.seed, {"finetune", "bootstrap"}),
+                         [&](const auto& sample) { return train::metric_of(metric, predictions, sample); });
     return std::max(s.options.min_improvement, 0.5 * interval.standard_error);
   }
 
@@ -331,7 +342,20 @@ struct Schedule::Machine {
     p.epochs = s.options.head.epochs;
     p.patience = s.options.head.patience;
     p.min_improvement = s.options.min_improvement;
+    if (state.measured) p.start_metric = state.of_source;
     return std::make_unique<Phase>(model, p, s.training, stream, judged, s.seed);
+  }
+
+  /// A language head is not fresh: what the source can do already competes with what the head learns.
+  void measure_source() {
+    if (s.task != "causal_lm" || state.measured) return;
+    const auto predictions =
+        train::evaluate(s.model, validation, s.training.micro_batch_tokens, s.training.precision == "bfloat16");
+    state.of_source = train::metric_of(metric, predictions);
+    state.measured = true;
+    result["source"] = train::all_metrics(predictions);
+    hooks.journal("source", result["source"]);
+    hooks.progress->line(fmt::format("the source as it is: validation {} {:.4f}", metric, state.of_source));
   }
 
   void head() {
@@ -339,6 +363,7 @@ struct Schedule::Machine {
         fmt::format("Phase 1: the head only ({} settings of learning rate and weight decay)", trials.size()));
     s.model.unfreeze_only({"head"});
     capture_for(0, s.store.units_ahead);
+    measure_source();
     quiet_epochs = trials.size() > 1;
     const auto frozen = frozen_hash();
     for (; state.trial < static_cast<int64_t>(trials.size()); ++state.trial) {
@@ -374,9 +399,9 @@ struct Schedule::Machine {
     put(best_head);
     state.metric = state.after_head = state.best_trial_metric;
     const auto& best = trials[state.best_trial];
-    end_phase("head", 0,
+    end_phase("head", state.measured ? sign() * (state.metric - state.of_source) : 0,
               {{"learning_rate", best.learning_rate}, {"weight_decay", best.weight_decay}, {"trials", trials.size()}});
-    if (s.options.head.verdict) judge();
+    if (s.options.head.verdict && s.task != "causal_lm") judge();  // it asks whether features tell labels apart
     best_head.clear();
     state.stage = max_units() > 0 ? "unfreeze" : "full";
     save(true);
@@ -404,8 +429,9 @@ struct Schedule::Machine {
         if (captured.stores[0]) target->use(chain.name, end, *captured.stores[0]);
       }
     }
-    const Supervised stream(model, feed, s.task, s.label_names, some.targets, some.split.first_tokens);
-    const Supervised judge_stream(model, judged_feed, s.task, s.label_names, judged.targets, judged.split.first_tokens);
+    const Supervised stream(model, feed, s.task, s.label_names, some.targets, some.split.alignment.first_tokens);
+    const Supervised judge_stream(model, judged_feed, s.task, s.label_names, judged.targets,
+                                  judged.split.alignment.first_tokens);
     const auto trained = head_phase(state.best_trial, stream, judge_stream, model, name);
     trained->run({});
     trained->restore_best();
@@ -436,7 +462,7 @@ struct Schedule::Machine {
     s.model.unfreeze_only({"head"});
     features::Feed none(s.model, some.inputs);
     const auto targets =
-        Supervised(s.model, none, s.task, s.label_names, some.targets, some.split.first_tokens).targets();
+        Supervised(s.model, none, s.task, s.label_names, some.targets, some.split.alignment.first_tokens).targets();
     auto verdict = finetune::verdict(metric, with_features, majority_predictions(targets, with_features), with_random,
                                      seed_of(s.seed, {"finetune", "verdict"}));
     verdict["seconds"] = seconds_since(started);
@@ -590,7 +616,8 @@ struct Schedule::Machine {
   Setting s;
   Hooks hooks;
   features::Feed train_feed, validation_feed;
-  Supervised train, validation;
+  std::unique_ptr<train::Stream> train_stream, validation_stream;
+  const train::Stream &train, &validation;
   std::string metric;
   std::vector<Trial> trials;
   std::vector<std::string> units;  // in the order of unfreezing

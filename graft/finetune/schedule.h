@@ -12,7 +12,7 @@
 #include "graft/models/source.h"
 #include "graft/report/progress.h"
 #include "graft/train/phase.h"
-#include "graft/train/supervised.h"
+#include "graft/train/task_stream.h"
 
 namespace graft::finetune {
 
@@ -23,7 +23,7 @@ using Tensors = std::map<std::string, Tensor>;
 struct Split {
   const features::Inputs* inputs;
   const data::Examples* examples;
-  const data::Ragged<int32_t>* first_tokens = nullptr;
+  train::Alignment alignment = {};
 };
 
 struct Setting {
@@ -57,7 +57,7 @@ class Schedule {
   void resume(const Json& state, const Tensors& tensors);
   /// To the end; leaves the best weights in the model. Throws Interrupted after having saved.
   void run();
-  /// metric, verdict, phases with seconds and gains.
+  /// metric, verdict, phases with seconds and gains; for causal_lm `source`, the metrics before anything learned.
   const Json& result() const;
 
  private:

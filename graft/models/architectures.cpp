@@ -8,8 +8,9 @@
 namespace graft::models {
 
 const std::vector<Architecture>& architectures() {
-  static const std::vector<Architecture> kTable{bert(),   roberta(), llama(),  gpt_bigcode(), starcoder2(),
-                                                resnet(), vit(),     dinov2(), efficientnet()};
+  static const std::vector<Architecture> kTable{bert(),     roberta(), deberta(),     deberta_v2(),
+                                                cxr_bert(), llama(),   gpt_bigcode(), starcoder2(),
+                                                resnet(),   vit(),     dinov2(),      efficientnet()};
   return kTable;
 }
 

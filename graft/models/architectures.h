@@ -31,7 +31,8 @@ struct Architecture {
   std::string (*class_name)(const Task& task);
   std::vector<KeyRule> rules;                                  // tried on every key that no parameter has
   std::vector<std::pair<std::string, std::string>> tied = {};  // (alias in some files, the parameter that it equals)
-  std::string language_task = "masked_lm";                     // what it was pretrained for: masked_lm, causal_lm
+  std::string exported_type = {};  // model_type of what graft writes, where transformers knows only a relative ("bert")
+  std::string language_task = "masked_lm";  // what it was pretrained for: masked_lm, causal_lm
   /// Adds to the configuration what only the shapes of the tensors tell (timm and torchvision leave widths out).
   Json (*describe)(Json config, const io::TensorMap& tensors) = nullptr;
 };
@@ -43,6 +44,9 @@ const std::vector<Architecture>& architectures();
 const Architecture& find_architecture(const Json& config);
 
 Architecture bert();
+Architecture cxr_bert();
+Architecture deberta();
+Architecture deberta_v2();
 Architecture dinov2();
 Architecture efficientnet();
 Architecture gpt_bigcode();

@@ -7,7 +7,6 @@
 #include "graft/models/architectures.h"
 #include "graft/models/encoder_heads.h"
 #include "graft/models/post_norm_model.h"
-#include "graft/nn/linear.h"
 
 namespace graft::models {
 namespace {
@@ -31,55 +30,14 @@ struct BertSequenceHead final : Head {
   double dropout;
 };
 
-/// dense, activation, norm, then the transposed word embeddings and a bias of the vocabulary's size.
-struct BertMaskedLmHead final : Head {
-  BertMaskedLmHead(const PostNormConfig& c, nn::Embedding words)
-      : words(std::move(words)), act(nn::activation(c.hidden_act, "config.json")) {
-    struct Transform : torch::nn::Module {
-      Transform(int64_t width, double eps) {
-        dense = register_module("dense", nn::Linear(width, width));
-        norm = register_module("LayerNorm", nn::LayerNorm(width, eps));
-      }
-      nn::Linear dense{nullptr};
-      nn::LayerNorm norm{nullptr};
-    };
-    struct Predictions : torch::nn::Module {
-      Predictions(const PostNormConfig& c) {
-        bias = register_parameter("bias", torch::zeros({c.vocab_size}));
-        transform = register_module("transform", std::make_shared<Transform>(c.hidden_size, c.layer_norm_eps));
-      }
-      Tensor bias;
-      std::shared_ptr<Transform> transform;
-    };
-    const auto cls = register_module("cls", std::make_shared<torch::nn::Module>());
-    const auto predictions = cls->register_module("predictions", std::make_shared<Predictions>(c));
-    bias = predictions->bias;
-    dense = predictions->transform->dense;
-    norm = predictions->transform->norm;
-  }
-
-  Reads reads() const override { return {Reads::Where::all}; }
-  std::vector<std::string> uses() const override { return {"embeddings"}; }
-
-  Outputs forward(const std::map<std::string, Activations>& ends) override {
-    const auto x = norm(act(dense(ends.at("text").hidden.values)));  // (N, C)
-    return {{"logits", nn::linear(x, words->weight, bias)}};         // (N, V)
-  }
-
-  nn::Embedding words;
-  nn::Activation act;
-  nn::Linear dense{nullptr};
-  nn::LayerNorm norm{nullptr};
-  Tensor bias;
-};
-
 std::shared_ptr<Model> create(const Json& json, const Task& task) {
   const auto c = read_config<PostNormConfig>(json);
   const auto model = std::make_shared<PostNormModel>("bert", c);
   if (task.kind == "features") model->head = features_head("bert", c.hidden_size, true);
   else if (task.kind == "tokens") model->head = token_head(c.hidden_size, task.num_labels, c.head_dropout());
   else if (task.kind == "masked_lm")
-    model->head = std::make_shared<BertMaskedLmHead>(c, model->encoder->embeddings->word_embeddings);
+    model->head = masked_lm_head({}, c.hidden_size, c.hidden_act, c.layer_norm_eps,
+                                 model->encoder->embeddings->word_embeddings);
   else model->head = std::make_shared<BertSequenceHead>(c, task.num_labels);
   return model;
 }

@@ -64,8 +64,11 @@ struct CausalLmHead final : NormedHead {
     const auto x = normed(ends);  // (N, C)
     const auto& weight = tied ? words->weight : lm_head->weight;
     const auto& kept = end_of(ends).kept;
-    if (const auto labels = kept.find("labels"); labels != kept.end())
-      return {{"loss", nn::chunked_cross_entropy(x, weight, labels->second.values)}};
+    if (const auto labels = kept.find("labels"); labels != kept.end()) {
+      if (torch::GradMode::is_enabled()) return {{"loss", nn::chunked_cross_entropy(x, weight, labels->second.values)}};
+      const auto losses = nn::chunked_losses(x, weight, labels->second.values);  // (N)
+      return {{"loss", losses.sum()}, {"losses", losses}};
+    }
     return {{"logits", tied ? nn::linear(x, weight, Tensor()) : lm_head(x)}};  // (N, V)
   }
   nn::Embedding words;

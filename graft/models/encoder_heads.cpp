@@ -1,5 +1,9 @@
 #include "graft/models/encoder_heads.h"
 
+#include <sstream>
+
+#include "graft/nn/linear.h"
+
 namespace graft::models {
 namespace {
 
@@ -39,7 +43,52 @@ struct TokenHead final : Head {
   double dropout;
 };
 
+struct MaskedLmHead final : Head {
+  MaskedLmHead(const MaskedLmKeys& keys, int64_t hidden_size, const std::string& act, double eps, nn::Embedding words)
+      : layers(*this, keys, hidden_size, act, eps, std::move(words)) {}
+
+  Reads reads() const override { return {Reads::Where::all}; }
+  std::vector<std::string> uses() const override { return {"embeddings"}; }
+
+  Outputs forward(const std::map<std::string, Activations>& ends) override {
+    return {{"logits", layers.logits(ends.begin()->second.hidden.values)}};  // (N, V)
+  }
+
+  MaskedLmLayers layers;
+};
+
+/// The module at a dotted key below `root`; levels that are not there yet are made.
+torch::nn::Module& level_at(torch::nn::Module& root, const std::string& key) {
+  auto* level = &root;
+  std::istringstream names(key);
+  for (std::string name; std::getline(names, name, '.');) {
+    const auto children = level->named_children();
+    const auto* known = children.find(name);
+    level = known ? known->get() : level->register_module(name, std::make_shared<torch::nn::Module>()).get();
+  }
+  return *level;
+}
+
 }  // namespace
+
+MaskedLmLayers::MaskedLmLayers(torch::nn::Module& owner, const MaskedLmKeys& keys, int64_t hidden_size,
+                               const std::string& act, double eps, nn::Embedding words)
+    : words(std::move(words)), act(nn::activation(act, "config.json")) {
+  const auto V = this->words->weight.size(0), E = this->words->weight.size(1);
+  bias = level_at(owner, keys.bias).register_parameter("bias", torch::zeros({V}));
+  auto& transform = level_at(owner, keys.transform);
+  dense = transform.register_module("dense", nn::Linear(hidden_size, E));
+  norm = transform.register_module("LayerNorm", nn::LayerNorm(E, eps));
+}
+
+Tensor MaskedLmLayers::logits(const Tensor& hidden) {
+  return nn::linear(norm(act(dense(hidden))), words->weight, bias);
+}
+
+std::shared_ptr<Head> masked_lm_head(const MaskedLmKeys& keys, int64_t hidden_size, const std::string& act, double eps,
+                                     nn::Embedding words) {
+  return std::make_shared<MaskedLmHead>(keys, hidden_size, act, eps, std::move(words));
+}
 
 PoolerImpl::PoolerImpl(int64_t hidden_size) { dense = register_module("dense", nn::Linear(hidden_size, hidden_size)); }
 

@@ -1,7 +1,8 @@
-// The heads that BERT and its relatives share: features, token classification.
+// The heads that BERT and its relatives share: features, token classification, masked language modelling.
 #pragma once
 
 #include "graft/models/model.h"
+#include "graft/nn/activation.h"
 #include "graft/nn/layers.h"
 
 namespace graft::models {
@@ -12,6 +13,29 @@ std::shared_ptr<Head> features_head(const std::string& prefix, int64_t hidden_si
 
 /// dropout, then a linear layer on every token. Key: classifier.
 std::shared_ptr<Head> token_head(int64_t hidden_size, int64_t num_labels, double dropout);
+
+/// Where the parts of a masked-LM head stand in the file: <bias>.bias, <transform>.dense and <transform>.LayerNorm.
+struct MaskedLmKeys {
+  std::string bias = "cls.predictions", transform = "cls.predictions.transform";
+};
+
+/// dense, activation, norm, then the transposed word embeddings and a bias of the vocabulary's size.
+struct MaskedLmLayers {
+  /// Registers its parameters in `owner`; `words` belongs to the first block.
+  MaskedLmLayers(torch::nn::Module& owner, const MaskedLmKeys& keys, int64_t hidden_size, const std::string& act,
+                 double eps, nn::Embedding words);
+  Tensor logits(const Tensor& hidden);  // (N, C) -> (N, V)
+
+  nn::Embedding words;
+  nn::Activation act;
+  nn::Linear dense{nullptr};
+  nn::LayerNorm norm{nullptr};
+  Tensor bias;
+};
+
+/// logits of every token that is read; it uses the group "embeddings".
+std::shared_ptr<Head> masked_lm_head(const MaskedLmKeys& keys, int64_t hidden_size, const std::string& act, double eps,
+                                     nn::Embedding words);
 
 /// tanh(dense(x)) under the keys <prefix>.pooler.dense; a module to register in a head.
 struct PoolerImpl : torch::nn::Module {

@@ -7,6 +7,9 @@ namespace {
 
 using Named = std::map<std::string, Tensor>;
 
+/// Outputs of one row an example, also where the head reads every token.
+const std::set<std::string> kPerExample{"pooler_output", "cls_projected_embedding"};
+
 Tensor optional_like(const Named& inputs, const std::string& name, const Tensor& ids, int64_t fill) {
   const auto found = inputs.find(name);
   if (found == inputs.end()) return torch::full_like(ids, fill);
@@ -123,7 +126,7 @@ Computed compute(const Source& source, const Named& inputs, bool with_gradients)
   for (const auto& [name, value] : model.head->forward(ends)) {
     auto output = value;
     if (of_images && name == "last_hidden_state") output = by_image({value, ends.begin()->second.hidden.lengths});
-    if (per_token && name != "pooler_output") {
+    if (per_token && !kPerExample.contains(name)) {
       auto shape = value.sizes().vec();
       shape[0] = B * T;
       output = torch::zeros(shape, value.options()).index_copy(0, places, value);

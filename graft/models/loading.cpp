@@ -74,6 +74,8 @@ struct Loader {
   }
 
   std::string renamed(const std::string& key) const {
+    for (const auto& name : spellings(key, architecture.prefix))
+      if (targets.contains(name)) return key;
     for (const auto& rule : architecture.rules)
       if (rule.what == KeyRule::What::rename && fits(rule, key))
         return rule.replacement + key.substr(rule.pattern.size());

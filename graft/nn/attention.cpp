@@ -1,26 +1,12 @@
 #include "graft/nn/attention.h"
 
 #include "graft/core/error.h"
+#include "graft/nn/runs.h"
 
 namespace graft::nn {
 namespace {
 
 using torch::Tensor;
-
-/// Neighbouring examples with equal lengths.
-struct Run {
-  int64_t examples, query_length, length;
-};
-
-std::vector<Run> runs_of(const std::vector<int64_t>& query_lengths, const std::vector<int64_t>& lengths) {
-  std::vector<Run> runs;
-  for (size_t i = 0; i < lengths.size(); ++i) {
-    if (!runs.empty() && runs.back().query_length == query_lengths[i] && runs.back().length == lengths[i])
-      ++runs.back().examples;
-    else runs.push_back({1, query_lengths[i], lengths[i]});
-  }
-  return runs;
-}
 
 Tensor attend(const Tensor& query, const Tensor& key, const Tensor& value, const Run& run, int64_t num_heads,
               double dropout) {

@@ -60,4 +60,17 @@ Tensor chunked_cross_entropy(const Tensor& hidden, const Tensor& weight, const T
                         learns && weight.requires_grad());
 }
 
+Tensor chunked_losses(const Tensor& hidden, const Tensor& weight, const Tensor& labels, int64_t chunk_rows) {
+  const torch::NoGradGuard no_grad;
+  if (chunk_rows <= 0) chunk_rows = std::max<int64_t>(1, kChunkValues / weight.size(0));
+  std::vector<Tensor> losses;
+  for (int64_t start = 0; start < hidden.size(0); start += chunk_rows) {
+    const auto n = std::min(chunk_rows, hidden.size(0) - start);
+    const auto label = labels.narrow(0, start, n).unsqueeze(1);
+    const auto log_p = nn::linear(hidden.narrow(0, start, n), weight, Tensor()).to(torch::kFloat32).log_softmax(1);
+    losses.push_back(-(log_p.gather(1, label.clamp_min(0)) * label.ge(0)).squeeze(1));
+  }
+  return torch::cat(losses);
+}
+
 }  // namespace graft::nn

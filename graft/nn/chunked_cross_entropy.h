@@ -12,4 +12,8 @@ namespace graft::nn {
 torch::Tensor chunked_cross_entropy(const torch::Tensor& hidden, const torch::Tensor& weight,
                                     const torch::Tensor& labels, int64_t chunk_rows = 0);
 
+/// The same for each row, without gradient: (N) float32, 0 where the label is -100.
+torch::Tensor chunked_losses(const torch::Tensor& hidden, const torch::Tensor& weight, const torch::Tensor& labels,
+                             int64_t chunk_rows = 0);
+
 }  // namespace graft::nn

@@ -20,7 +20,9 @@ Json config_of(const models::Source& source, const models::Task& task, const std
     return config;
   }
   config["architectures"] = {source.architecture->class_name(task)};
-  config["model_type"] = source.architecture->model_type;
+  const auto& exported = source.architecture->exported_type;
+  config["model_type"] = exported.empty() ? source.architecture->model_type : exported;
+  config.erase("auto_map");  // the code of the source's repository is not needed
   for (const auto* key : {"dtype", "torch_dtype"}) config.erase(key);
   config["torch_dtype"] = "float32";
   for (const auto* key : {"id2label", "label2id", "problem_type", "_name_or_path"}) config.erase(key);

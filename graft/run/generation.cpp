@@ -97,7 +97,7 @@ Generator::Generator(models::Model& model, const models::Source& source, const d
 }
 
 std::vector<Generated> Generator::generate(const std::vector<std::string>& prompts, int64_t first,
-                                           const OnText& on_text) {
+                                           const OnText& on_text, bool add_special_tokens) {
   const torch::NoGradGuard no_grad;
   std::vector<Generated> results(prompts.size());
   std::vector<Sequence> running;
@@ -105,7 +105,7 @@ std::vector<Generated> Generator::generate(const std::vector<std::string>& promp
   const auto context = model_.max_tokens();
   int64_t longest = 0;
   const std::vector<std::string_view> views(prompts.begin(), prompts.end());
-  for (auto& encoding : tokenizer_.encode_batch(views, {}, {})) {
+  for (auto& encoding : tokenizer_.encode_batch(views, {}, {.add_special_tokens = add_special_tokens})) {
     const auto index = static_cast<int64_t>(running.size());
     const auto length = static_cast<int64_t>(encoding.ids.size());
     GRAFT_CHECK(data, length > 0, "prompt {}: is empty; give at least one token to go on from.", first + index + 1);

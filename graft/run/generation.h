@@ -55,7 +55,7 @@ class Generator {
   /// `first`: number of the first prompt, for messages and draws: what a prompt becomes does not depend on its batch but
   /// for rounding. Throws Kind::data for a prompt without tokens and one that fills the model's context.
   std::vector<Generated> generate(const std::vector<std::string>& prompts, int64_t first = 0,
-                                  const OnText& on_text = {});
+                                  const OnText& on_text = {}, bool add_special_tokens = true);
 
  private:
   models::DecoderModel& model_;

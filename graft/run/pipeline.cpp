@@ -9,6 +9,7 @@
 #include "graft/core/process.h"
 #include "graft/core/random.h"
 #include "graft/core/threads.h"
+#include "graft/data/language/chat_template.h"
 #include "graft/finetune/schedule.h"
 #include "graft/io/commit.h"
 #include "graft/io/safetensors.h"
@@ -129,7 +130,7 @@ struct Runner {
     }
     const auto objective =
         adapt::read_objective(language.kind, *loaded.model, tokenizer, source.config.at("vocab_size").get<int64_t>(),
-                              recipe.adapt, max_length, recipe.seed);
+                              recipe.adapt, max_length, recipe.seed, recipe.language);
     adapt::Hooks hooks;
     hooks.journal = [&](const std::string& event, Json fields) { journal.write(event, std::move(fields)); };
     hooks.save = [&](const Json& state, const Tensors& tensors, bool must) { save("adapt", state, tensors, must); };
@@ -158,13 +159,14 @@ struct Runner {
     if (saved_stage == "done") return;
     const bool adapted = !recipe.adapt.corpus.empty() && purpose != Purpose::finetune;
     auto source = adapted ? Source::open(adapted_folder()) : open_source();
-    const auto kind = task_inputs(source, recipe.max_length, recipe.images);
+    const auto kind = task_inputs(source, recipe.max_length, recipe.images, recipe.language);
     kind->settle(source);
     auto dataset = kind->read(recipe.data, recipe.seed, {});
     const models::Task task{dataset.task,
                             dataset.task == "regression" ? 1 : static_cast<int64_t>(dataset.label_names.size())};
     const auto loaded = models::load(source, task, seed_of(recipe.seed, {"finetune", "head"}),
-                                     models::label_names(source.config) == dataset.label_names);
+                                     task.kind == "causal_lm" ||  // the language head itself is what learns
+                                         models::label_names(source.config) == dataset.label_names);
     auto& model = *loaded.model;
     attach_adapters(model, "finetune");
     const auto train = prepare(*kind, model, dataset, dataset.train, "training");
@@ -190,8 +192,8 @@ struct Runner {
     };
     setting.task = dataset.task;
     setting.label_names = dataset.label_names;
-    setting.train = {train.inputs.get(), train.repeated ? &*train.repeated : &dataset.train, train.first_tokens};
-    setting.validation = {validation.inputs.get(), &dataset.validation, validation.first_tokens};
+    setting.train = {train.inputs.get(), train.repeated ? &*train.repeated : &dataset.train, train.alignment};
+    setting.validation = {validation.inputs.get(), &dataset.validation, validation.alignment};
     setting.options = recipe.finetune;
     setting.training = recipe.train;
     setting.store = recipe.features;
@@ -223,7 +225,7 @@ struct Runner {
   /// Skipped examples are counted with those that reading skipped.
   Prepared prepare(TaskInputs& kind, const models::Model& model, data::Dataset& dataset, data::Examples& examples,
                    const std::string& split) {
-    Wanted wanted{.split = split, .words = dataset.task == "tokens"};
+    Wanted wanted{.split = split, .task = dataset.task};
     if (recipe.data.bad_rows == "skip") wanted.bad_rows = data::BadRows::skip;
     if (&examples == &dataset.train) wanted.training_seed = recipe.seed;
     wanted.progress = [&](int64_t done, int64_t total) { progress.step("reading, " + split, done, total); };
@@ -239,9 +241,10 @@ struct Runner {
     const auto test = prepare(kind, model, dataset, dataset.test, "test");
     const features::Feed feed(model, *test.inputs);
     model.unfreeze_only(model.all_groups());  // nothing is stored for the test split
-    const train::Supervised stream(model, feed, dataset.task, dataset.label_names, dataset.test, test.first_tokens);
+    const auto stream =
+        train::task_stream(model, feed, dataset.task, dataset.label_names, dataset.test, test.alignment);
     results["test"] = train::all_metrics(
-        train::evaluate(model, stream, recipe.train.micro_batch_tokens, recipe.train.precision == "bfloat16"));
+        train::evaluate(model, *stream, recipe.train.micro_batch_tokens, recipe.train.precision == "bfloat16"));
     results["test"]["examples"] = dataset.test.size();
     journal.write("test", results["test"]);
     std::string text = "test:";
@@ -305,6 +308,8 @@ Json run_recipe(const Recipe& recipe, Purpose purpose, bool resume, report::Prog
   const auto origin = find_source(recipe.source, recipe.sources, progress);
   auto pinned = recipe;  // the recipe in the run's folder names the commit
   pinned.source = origin.pinned;
+  if (purpose != Purpose::adapt && recipe.data.task == "causal_lm" && recipe.language.date.empty())
+    pinned.language.date = data::today();  // a resume on another day must see the same texts
   return Runner(pinned, origin, purpose, progress).run(resume);
 }
 

@@ -69,22 +69,23 @@ Json plan_recipe(const Recipe& recipe, Purpose purpose, report::Progress& progre
   source.name = origin.name;
   if (purpose == Purpose::adapt)
     return {{"source", source.name}, {"phases", {{{"phase", "adapt"}, {"epochs", recipe.adapt.epochs}}}}};
-  const auto kind = task_inputs(source, recipe.max_length, recipe.images);
+  const auto kind = task_inputs(source, recipe.max_length, recipe.images, recipe.language);
   kind->settle(source);
   auto dataset = kind->read(recipe.data, recipe.seed, {});
   progress.line(data::summary_text(data::summary(dataset)));
   const models::Task task{dataset.task,
                           dataset.task == "regression" ? 1 : static_cast<int64_t>(dataset.label_names.size())};
-  const auto loaded = models::load(source, task, recipe.seed, false);
+  const auto loaded = models::load(source, task, recipe.seed, task.kind == "causal_lm");
   auto& model = *loaded.model;
-  Wanted wanted{.split = "training", .words = dataset.task == "tokens"};
+  Wanted wanted{.split = "training", .task = dataset.task};
   if (recipe.data.bad_rows == "skip") wanted.bad_rows = data::BadRows::skip;
   wanted.training_seed = recipe.seed;
   const auto train = kind->prepare(model, dataset.train, wanted);
   const auto& inputs = *train.inputs;
   const features::Feed feed(model, inputs);
-  const train::Supervised stream(model, feed, dataset.task, dataset.label_names,
-                                 train.repeated ? *train.repeated : dataset.train, train.first_tokens);
+  const auto made = train::task_stream(model, feed, dataset.task, dataset.label_names,
+                                       train.repeated ? *train.repeated : dataset.train, train.alignment);
+  const auto& stream = *made;
 
   const auto& chain = model.chains.front();
   const auto blocks = static_cast<int64_t>(chain.blocks.size());

@@ -38,7 +38,7 @@ void check_data(const Recipe& r, Checks& c, std::vector<std::string>& mistakes) 
         "data.path: is missing; give a folder of train, validation and test files, or one file (or name them by "
         "data.train, data.validation, data.test)");
   if (!d.path.empty() && !d.train.empty()) mistakes.push_back("data.path and data.train: give one of them, not both");
-  c.one_of("data.task", d.task, {"classification", "multilabel", "regression", "tokens"});
+  c.one_of("data.task", d.task, {"classification", "multilabel", "regression", "tokens", "causal_lm"});
   c.one_of("data.bad_rows", d.bad_rows, {"stop", "skip"});
   c.fraction("data.validation_fraction", d.validation_fraction);
   c.fraction("data.test_fraction", d.test_fraction);
@@ -103,6 +103,15 @@ void check_adapt(const Recipe& r, Checks& c) {
   c.at_least("adapt.max_length", 8, a.max_length);
   c.at_least("adapt.batch_size", 1, a.batch_size);
   c.one_of("adapt.bad_rows", a.bad_rows, {"stop", "skip"});
+}
+
+void check_language(const Recipe& r, Checks& c) {
+  const auto share = [&](const char* key, double found) {
+    c.expect(found >= 0 && found <= 1, key, "from 0 to 1", found);
+  };
+  share("language.fill_in_the_middle", r.language.fill_in_the_middle);
+  c.one_of("language.learn", r.language.learn, {"answers", "everything"});
+  share("language.suffix_first", r.language.suffix_first);
 }
 
 void check_train(const Recipe& r, Checks& c) {
@@ -178,6 +187,7 @@ Recipe read_recipe(Json json, const std::vector<std::string>& set, Purpose purpo
   if (recipe.output.empty()) mistakes.push_back("output: is missing; give the folder for the run");
   Checks checks(mistakes);
   check_train(recipe, checks);
+  check_language(recipe, checks);
   if (purpose != Purpose::adapt) {
     check_data(recipe, checks, mistakes);
     check_finetune(recipe, checks);

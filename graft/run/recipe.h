@@ -4,6 +4,7 @@
 #include "graft/adapt/options.h"
 #include "graft/data/dataset.h"
 #include "graft/data/images/options.h"
+#include "graft/data/language/options.h"
 #include "graft/features/options.h"
 #include "graft/finetune/options.h"
 #include "graft/models/lora_options.h"
@@ -19,6 +20,7 @@ struct Recipe {
   int64_t max_length = 128;
   data::DataOptions data;
   data::ImageOptions images;
+  data::LanguageOptions language;
   adapt::AdaptOptions adapt;
   finetune::FinetuneOptions finetune;
   train::TrainOptions train;
@@ -34,6 +36,7 @@ struct Recipe {
     field("max_length", max_length, "most tokens of a text; the rest is cut off");
     field("data", data, "labelled examples");
     field("images", images, "how image files are read, for image models");
+    field("language", language, "how texts are read for causal language modelling (data.task causal_lm; adapt)");
     field("adapt", adapt, "domain-adaptive pre-training");
     field("finetune", finetune, "the progressive schedule");
     field("train", train, "what all phases share");

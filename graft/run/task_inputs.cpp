@@ -20,9 +20,9 @@ bool takes_images(const models::Source& source) {
 }  // namespace
 
 std::unique_ptr<TaskInputs> task_inputs(const models::Source& source, int64_t max_length,
-                                        const data::ImageOptions& images) {
+                                        const data::ImageOptions& images, const data::LanguageOptions& language) {
   if (takes_images(source)) return std::make_unique<ImageTask>(source, images);
-  return std::make_unique<TextTask>(source, max_length);
+  return std::make_unique<TextTask>(source, max_length, language);
 }
 
 }  // namespace graft::run

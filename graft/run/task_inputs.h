@@ -9,24 +9,27 @@
 
 #include "graft/data/dataset.h"
 #include "graft/data/images/options.h"
+#include "graft/data/language/options.h"
 #include "graft/data/table.h"
 #include "graft/features/inputs.h"
 #include "graft/models/source.h"
+#include "graft/train/task_stream.h"
 
 namespace graft::run {
 
 /// One split, ready for the model.
 struct Prepared {
   std::unique_ptr<features::Inputs> inputs;
-  const data::Ragged<int32_t>* first_tokens = nullptr;  // of labels on words; lives in `inputs`
-  data::SkippedRows skipped;                            // examples that turned out to be unusable
-  std::string note;                                     // for people; may be empty
-  std::optional<data::Examples> repeated;               // of `inputs`, where examples stand in it several times
+  train::Alignment alignment = {};         // of labels on words and of texts; lives in what follows
+  std::shared_ptr<const void> aligned;     // what `alignment` points to, where it is not in `inputs`
+  data::SkippedRows skipped;               // examples that turned out to be unusable
+  std::string note;                        // for people; may be empty
+  std::optional<data::Examples> repeated;  // of `inputs`, where examples stand in it several times
 };
 
 struct Wanted {
   std::string split;                           // for people: "training"
-  bool words = false;                          // labels are on words
+  std::string task = {};                       // as data::Dataset::task
   std::optional<uint64_t> training_seed = {};  // given: for training; random views are drawn with it
   data::BadRows bad_rows = data::BadRows::stop;
   std::function<void(int64_t, int64_t)> progress = {};  // (done, total)
@@ -51,8 +54,9 @@ class TaskInputs {
   virtual bool of_images() const = 0;
 };
 
-/// By the source's first chain: "image" takes images, every other text. `max_length` is for texts, `images` for images.
+/// By the source's first chain: "image" takes images, every other text. `max_length` and `language` are for texts, `images`
+/// for images.
 std::unique_ptr<TaskInputs> task_inputs(const models::Source& source, int64_t max_length,
-                                        const data::ImageOptions& images);
+                                        const data::ImageOptions& images, const data::LanguageOptions& language = {});
 
 }  // namespace graft::run

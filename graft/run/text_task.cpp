@@ -1,10 +1,20 @@
 #include "graft/run/text_task.h"
 
 #include "graft/core/error.h"
+#include "graft/core/random.h"
+#include "graft/data/language/language_examples.h"
+#include "graft/io/file.h"
 
 namespace graft::run {
 
 void check_tokenizer(const data::Tokenizer& tokenizer, const models::Source& source) {
+  const auto pad = tokenizer.special_id("pad_token");
+  const auto stated = source.config.find("pad_token_id");
+  if (pad && tokenizer.special_id("cls_token") && stated != source.config.end() && stated->is_number_integer())
+    GRAFT_CHECK(model, *stated == *pad,
+                "{}: the tokenizer's padding token `{}` has the id {}, but config.json says pad_token_id {}. The "
+                "tokenizer does not belong to these weights; use the files of one model.",
+                source.folder.string(), tokenizer.token_of(*pad), *pad, stated->dump());
   const auto rows = source.config.value("vocab_size", int64_t{0});
   GRAFT_CHECK(model, rows == 0 || tokenizer.vocab_size() <= rows,
               "{}: the tokenizer has {} ids, but config.json's vocab_size gives the embedding {} rows. The tokenizer "
@@ -33,13 +43,20 @@ std::map<std::string, std::string> tokenizer_files(const data::Tokenizer& tokeni
   return files;
 }
 
-TextTask::TextTask(const models::Source& source, int64_t max_length)
-    : tokenizer_(data::Tokenizer::load(source.folder)), max_length_(max_length) {
+TextTask::TextTask(const models::Source& source, int64_t max_length, const data::LanguageOptions& language)
+    : tokenizer_(data::Tokenizer::load(source.folder)),
+      max_length_(max_length),
+      language_(language),
+      decoder_(source.architecture->language_task == "causal_lm") {
   check_tokenizer(tokenizer_, source);
 }
 
 data::Dataset TextTask::read(const data::DataOptions& options, uint64_t seed,
                              const std::vector<std::string>& label_names) {
+  GRAFT_CHECK(
+      model, decoder_ || options.task != "causal_lm",
+      "the task causal_lm needs a model that was pretrained left to right (LLaMA, StarCoder); this source learned "
+      "to fill masks. Take another source, or another data.task.");
   return data::read_dataset(options, seed, label_names);
 }
 
@@ -51,15 +68,48 @@ data::Examples TextTask::list(const std::vector<std::string>& given) {
 
 Prepared TextTask::prepare(const models::Model& model, data::Examples& examples, const Wanted& wanted) {
   const auto limit = length_limit(max_length_, tokenizer_, model);
+  if (wanted.task == "causal_lm") return prepare_language(model, examples, wanted, limit);
   auto inputs = std::make_unique<features::TextInputs>(model, limit);
-  inputs->keep_words = wanted.words;
+  inputs->keep_words = wanted.task == "tokens";
   inputs->add(tokenizer_, examples.texts, examples.pairs);
   Prepared result;
-  if (inputs->keep_words) result.first_tokens = &inputs->first_tokens();
+  if (inputs->keep_words) result.alignment.first_tokens = &inputs->first_tokens();
   if (inputs->truncated > 0)
     result.note = fmt::format("{} of {} {} texts reach the limit of {} tokens and are cut (max_length in the recipe)",
                               inputs->truncated, inputs->size(), wanted.split, limit);
   result.inputs = std::move(inputs);
+  return result;
+}
+
+Prepared TextTask::prepare_language(const models::Model& model, data::Examples& examples, const Wanted& wanted,
+                                    int64_t limit) const {
+  const auto rows = std::make_shared<data::LanguageExamples>(data::language_examples(
+      tokenizer_, examples.texts, language_, limit,
+      seed_of(wanted.training_seed.value_or(0), {"language", wanted.split}), wanted.split, wanted.bad_rows));
+  GRAFT_CHECK(data, rows->ids.size() > 0, "none of the {} examples can be used; the first: {}", wanted.split,
+              rows->skipped.first.empty() ? "there is none" : rows->skipped.first.front());
+  if (rows->skipped.count > 0) examples = data::take(examples, rows->kept);
+  auto inputs = std::make_unique<features::TextInputs>(model, limit);
+  for (int64_t i = 0; i < rows->ids.size(); ++i) inputs->add(rows->ids[i], rows->ids[i]);  // decoders have no types
+  Prepared result{.inputs = std::move(inputs),
+                  .alignment = {.next_tokens = &rows->labels},
+                  .aligned = rows,
+                  .skipped = rows->skipped};
+  std::vector<std::string> notes;
+  if (rows->truncated > 0)
+    notes.push_back(
+        fmt::format("{} of {} {} examples reach the limit of {} tokens and are cut (max_length in the recipe)",
+                    rows->truncated, rows->ids.size(), wanted.split, limit));
+  if (rows->without_answer > 0) notes.push_back(fmt::format("of {} nothing is left to learn", rows->without_answer));
+  if (rows->lost_answers > 0)
+    notes.push_back(
+        fmt::format("{} earlier answers are not learned: the chat template writes them otherwise once the "
+                    "conversation goes on",
+                    rows->lost_answers));
+  result.note = fmt::format("{}", fmt::join(notes, "; "));
+  GRAFT_CHECK(data, rows->without_answer < rows->ids.size(),
+              "none of the {} {} examples has an answer within {} tokens; raise max_length.", rows->ids.size(),
+              wanted.split, limit);
   return result;
 }
 
@@ -68,7 +118,10 @@ Json TextTask::settings(const models::Model& model) const {
 }
 
 std::map<std::string, std::string> TextTask::files(const models::Model& model) const {
-  return tokenizer_files(tokenizer_, length_limit(max_length_, tokenizer_, model));
+  auto files = tokenizer_files(tokenizer_, length_limit(max_length_, tokenizer_, model));
+  // The conversations to come must be written as those that were learned.
+  if (!language_.chat_template.empty()) files["chat_template.jinja"] = io::read_file(language_.chat_template);
+  return files;
 }
 
 }  // namespace graft::run

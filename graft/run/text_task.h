@@ -22,7 +22,7 @@ std::map<std::string, std::string> tokenizer_files(const data::Tokenizer& tokeni
 
 class TextTask final : public TaskInputs {
  public:
-  TextTask(const models::Source& source, int64_t max_length);
+  TextTask(const models::Source& source, int64_t max_length, const data::LanguageOptions& language = {});
 
   void settle(models::Source& source) const override { settle_padding(tokenizer_, source); }
   data::Dataset read(const data::DataOptions& options, uint64_t seed,
@@ -34,8 +34,13 @@ class TextTask final : public TaskInputs {
   bool of_images() const override { return false; }
 
  private:
+  Prepared prepare_language(const models::Model& model, data::Examples& examples, const Wanted& wanted,
+                            int64_t limit) const;
+
   data::Tokenizer tokenizer_;
   int64_t max_length_;
+  data::LanguageOptions language_;
+  bool decoder_;
 };
 
 }  // namespace graft::run

@@ -196,6 +196,15 @@ struct TableSample {
 
 struct Enough {};  // ends the reading of a large file
 
+/// All that is said in a conversation.
+std::string said_in(const Json& messages) {
+  std::string text;
+  for (const auto& message : messages)
+    if (message.is_object() && message.contains("content") && message["content"].is_string())
+      text += message["content"].get<std::string>() + "\n";
+  return text;
+}
+
 /// Sorts the columns of the first rows into texts and paths of images.
 TableSample sample_table(const fs::path& file) {
   std::map<std::string, std::vector<std::string>> columns;
@@ -204,6 +213,7 @@ TableSample sample_table(const fs::path& file) {
     data::for_each_row(file, data::BadRows::skip, [&](const data::Row& row) {
       for (const auto& cell : row.cells.items())
         if (cell.value().is_string()) columns[cell.key()].push_back(cell.value().get<std::string>());
+        else if (cell.key() == "messages") columns[cell.key()].push_back(said_in(cell.value()));
       if (++rows >= kMostRows) throw Enough();
     });
   } catch (const Enough&) {
@@ -227,7 +237,7 @@ TableSample sample_table(const fs::path& file) {
     }
     // A label is short and repeats; a text does neither. A column named as text is one.
     const bool repeats = different.size() * 5 < values.size() && length < 40;
-    if (name != "text" && (repeats || length < 15)) continue;
+    if (name != "text" && name != "messages" && (repeats || length < 15)) continue;
     if (length > longest) {
       longest = length;
       sample.text_column = name;

@@ -168,6 +168,12 @@ std::vector<std::string> metric_names(const std::string& task) {
 bool smaller_is_better(const std::string& metric) { return metric == "loss" || metric == "perplexity"; }
 
 double metric_of(const std::string& name, const Predictions& p, const std::vector<int64_t>& examples) {
+  if (smaller_is_better(name) && !p.losses.empty()) {
+    double loss = 0, weight = 0;
+    for (const auto i : examples) loss += p.losses[i], weight += p.weights[i];
+    const double mean = weight > 0 ? loss / weight : 0;
+    return name == "loss" ? mean : std::exp(mean);
+  }
   if (name == "loss") return p.loss;
   if (name == "perplexity") return std::exp(p.loss);
   if (p.task == "tokens") return token_metric(name, p, examples);
@@ -187,9 +193,15 @@ double metric_of(const std::string& name, const Predictions& p, const std::vecto
 }
 
 double metric_of(const std::string& name, const Predictions& p) {
-  std::vector<int64_t> all(p.task == "tokens" ? p.token_target.size() : p.targets.defined() ? p.targets.size(0) : 0);
+  std::vector<int64_t> all(example_count(p));
   std::iota(all.begin(), all.end(), 0);
   return metric_of(name, p, all);
+}
+
+int64_t example_count(const Predictions& p) {
+  if (!p.losses.empty()) return static_cast<int64_t>(p.losses.size());
+  if (p.task == "tokens") return static_cast<int64_t>(p.token_target.size());
+  return p.targets.defined() ? p.targets.size(0) : 0;
 }
 
 Json all_metrics(const Predictions& predictions) {

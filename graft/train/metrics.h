@@ -39,9 +39,12 @@ struct Predictions {
   Tensor targets;    // (n) int64 classes, (n, K) multi-hot, (n) float values
   std::vector<std::vector<int64_t>> token_predicted, token_target;  // tokens: labels of the words of each example
   std::vector<std::string> label_names;
-  double loss = 0;  // mean
+  double loss = 0;                      // mean
+  std::vector<double> losses, weights;  // causal_lm: summed loss and counted tokens of each example; may be empty
 };
 
+/// Examples that a metric can be resampled over.
+int64_t example_count(const Predictions& predictions);
 /// All metrics that the task has, by name.
 Json all_metrics(const Predictions& predictions);
 /// One metric over chosen examples (with repetition), for the bootstrap.

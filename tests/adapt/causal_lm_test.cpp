@@ -40,6 +40,42 @@ TEST(CausalPacking, FillsSequencesAndPredictsEachTokenOnce) {
   EXPECT_EQ(packed.tokens(2), 5);
 }
 
+TEST(CausalPacking, AWholeDocumentThatFitsIsNotParted) {
+  PackedSequences packed(6);
+  packed.add(Ids{1, 2, 3, 4});
+  packed.add(Ids{11, 12, 13}, {}, true);
+  packed.add(Ids{21, 22, 23, 24, 25, 26, 27}, {}, true);
+  using Sequences = std::vector<std::vector<Ids>>;
+  EXPECT_EQ(pieces_of(packed), (Sequences{{{1, 2, 3, 4}}, {{11, 12, 13}, {21, 22, 23}}, {{23, 24, 25, 26, 27}}}));
+}
+
+TEST(CausalPacking, DocumentsTakenApartKeepTheirTokensAndFitASequence) {
+  const auto tokenizer = data::Tokenizer::load(fixture("parity/tokenizers/bytebpe-starcoder"));
+  const data::FillInTheMiddle middle(tokenizer, {.fill_in_the_middle = 0.5}, 1);
+  std::string text;
+  for (int i = 0; i < 30; ++i) text += "x" + std::to_string(i) + " = y\n";
+  const std::vector<std::string_view> documents(20, text);
+  PackedSequences packed(64), plain(64);
+  pack_documents(tokenizer, documents, packed, &middle);
+  pack_documents(tokenizer, documents, plain);
+  const auto marker = *tokenizer.id_of("<fim_middle>");
+  int64_t apart = 0, tokens = 0, plain_tokens = 0;
+  for (int64_t i = 0; i < packed.size(); ++i) {
+    tokens += packed.predicted(i);
+    for (const auto& piece : packed.pieces(i)) {
+      const auto count = std::count(piece.ids.begin(), piece.ids.end(), marker);
+      EXPECT_LE(count, 1);
+      apart += count;
+      if (count == 1) {
+        EXPECT_EQ(piece.ids.front(), *tokenizer.id_of("<fim_prefix>")) << "whole in one sequence";
+      }
+    }
+  }
+  for (int64_t i = 0; i < plain.size(); ++i) plain_tokens += plain.predicted(i);
+  EXPECT_GT(apart, 20);
+  EXPECT_GT(tokens, plain_tokens);
+}
+
 TEST(CausalPacking, OfADocumentInPiecesOnlyTheFirstTokenIsNotPredicted) {
   Random random(2);
   for (const int64_t max_length : {2, 3, 7, 64}) {

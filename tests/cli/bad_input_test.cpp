@@ -56,6 +56,28 @@ TEST_F(BadInput, ATokenizerLargerThanTheEmbedding) {
   expect(finetune(scratch), 4, {"the tokenizer has", "the embedding 97 rows"});
 }
 
+TEST_F(BadInput, ATokenizerOfAnotherFamily) {
+  for (const auto* name : {"vocab.txt", "tokenizer_config.json"}) std::filesystem::remove(scratch / "source" / name);
+  const auto model = tests::fixture("parity/tokenizers/spm-unigram/spm.model");
+  std::filesystem::copy(model, scratch / "source/spm.model");
+  expect(finetune(scratch), 4, {"spm.model", "model_type `bert`", "may not belong to this model"});
+  tests::write_text(scratch / "source/tokenizer_config.json", R"({"tokenizer_class": "DebertaV2Tokenizer"})");
+  std::filesystem::remove_all(scratch / "run");
+  expect(finetune(scratch), 4, {"the tokenizer has 2001 ids", "the embedding 97 rows"});
+}
+
+TEST_F(BadInput, ATokenizerWhosePaddingIsAnother) {
+  change_config("pad_token_id", 1);
+  expect(finetune(scratch), 4, {"padding token `[PAD]` has the id 0", "pad_token_id 1", "does not belong"});
+}
+
+TEST_F(BadInput, ADebertaWithTermsOfAttentionThatAreUnknown) {
+  change_config("model_type", "deberta");
+  change_config("relative_attention", true);
+  change_config("pos_att_type", "c2p|c2c");
+  expect(finetune(scratch), 4, {"pos_att_type `c2c`", "c2p and p2c"});
+}
+
 TEST_F(BadInput, AnUnknownActivation) {
   change_config("hidden_act", "gleu");
   expect(finetune(scratch), 4, {"activation function `gleu` is unknown", "gelu"});

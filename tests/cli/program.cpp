@@ -6,6 +6,9 @@
 
 #include "graft/core/hash.h"
 #include "graft/core/random.h"
+#include "graft/io/safetensors.h"
+#include "graft/models/architectures.h"
+#include "graft/models/loading.h"
 #include "graft/report/journal.h"
 
 namespace graft::tests {
@@ -58,6 +61,21 @@ void write_tiny_source(const fs::path& folder) {
   write_text(folder / "vocab.txt", vocabulary);
   write_text(folder / "tokenizer_config.json",
              R"({"do_lower_case": true, "tokenizer_class": "BertTokenizer", "model_max_length": 24})");
+}
+
+void write_tiny_deberta(const fs::path& folder) {
+  fs::create_directories(folder);
+  auto config = Json::parse(read_text(fixture("parity/deberta-v2-mlm/model/config.json")));
+  config["vocab_size"] = 2010;  // the tokenizer has 2001; published tables have spare rows too
+  write_text(folder / "config.json", config.dump());
+  torch::manual_seed(1);
+  const auto& architecture = models::find_architecture(config);
+  const auto model = architecture.create(config, {"masked_lm"});
+  std::map<std::string, torch::Tensor> tensors;
+  for (const auto& item : model->parameters_by_key()) tensors[item.key()] = item.value();
+  io::write_safetensors(folder / "model.safetensors", models::to_views(tensors));
+  fs::copy_file(fixture("parity/tokenizers/spm-unigram/spm.model"), folder / "spm.model");
+  write_text(folder / "tokenizer_config.json", R"({"do_lower_case": false, "vocab_type": "spm"})");
 }
 
 void write_tiny_decoder(const fs::path& folder) {

@@ -20,6 +20,8 @@ Outcome graft(const std::vector<std::string>& arguments, const std::string& inpu
 
 /// A BERT of two layers with a vocabulary of its own: config.json, model.safetensors, vocab.txt.
 void write_tiny_source(const fs::path& folder);
+/// A DeBERTa v3 of two layers with random weights: config.json, model.safetensors, spm.model.
+void write_tiny_deberta(const fs::path& folder);
 /// A LLaMA of two layers with a tokenizer.json of whole words.
 void write_tiny_decoder(const fs::path& folder);
 /// train, validation and test of two labels that hang on one word, and corpus.txt.

@@ -3,6 +3,9 @@
 
 #include <future>
 
+#include "graft/io/safetensors.h"
+#include "graft/models/architectures.h"
+#include "graft/models/loading.h"
 #include "tests/cli/program.h"
 
 namespace graft {
@@ -43,6 +46,58 @@ TEST(Run, GoesThroughAllStagesAndLeavesAModelThatPredicts) {
       graft({"evaluate", "--model", model, "--data", (scratch / "data" / "test.jsonl").string(), "--json"});
   ASSERT_EQ(evaluation.code, 0) << evaluation.err;
   EXPECT_EQ(Json::parse(evaluation.out)["metrics"]["accuracy"], result["test"]["accuracy"]);
+}
+
+TEST(Run, OfADebertaWithASentencePieceModelLeavesAModelThatLoadsAgain) {
+  const Scratch scratch;
+  tests::write_tiny_deberta(scratch / "source");
+  tests::write_tiny_data(scratch / "data");
+  const auto run = graft(tests::short_run(scratch, "run"));
+  ASSERT_EQ(run.code, 0) << run.err;
+  const auto result = Json::parse(run.out);
+  EXPECT_LT(result["adapt"]["after"]["loss"], result["adapt"]["before"]["loss"]);
+  EXPECT_EQ(result["finetune"]["phases"].size(), 4u);  // head, two units, full
+  const auto model = scratch / "run" / "model";
+  const auto config = Json::parse(tests::read_text(model / "config.json"));
+  EXPECT_EQ(config["architectures"][0], "DebertaV2ForSequenceClassification");
+  EXPECT_EQ(config["model_type"], "deberta-v2");
+  EXPECT_EQ(tests::read_text(model / "spm.model"), tests::read_text(scratch / "source" / "spm.model"));
+  EXPECT_FALSE(std::filesystem::exists(model / "tokenizer.json"));
+  const auto prediction = graft({"predict", "--model", model.string(), "--json"}, "this was good\n");
+  ASSERT_EQ(prediction.code, 0) << prediction.err;
+  const auto evaluation =
+      graft({"evaluate", "--model", model.string(), "--data", (scratch / "data" / "test.jsonl").string(), "--json"});
+  ASSERT_EQ(evaluation.code, 0) << evaluation.err;
+  EXPECT_EQ(Json::parse(evaluation.out)["metrics"]["accuracy"], result["test"]["accuracy"]);
+}
+
+TEST(Run, OfCxrBertLeavesABert) {
+  const Scratch scratch;
+  tests::write_tiny_source(scratch / "source");
+  tests::write_tiny_data(scratch / "data");
+  auto config = Json::parse(tests::read_text(scratch / "source/config.json"));
+  config.update({{"model_type", "cxr-bert"},
+                 {"architectures", {"CXRBertModel"}},
+                 {"projection_size", 8},
+                 {"auto_map", {{"AutoModel", "modeling_cxrbert.CXRBertModel"}}}});
+  tests::write_text(scratch / "source/config.json", config.dump());
+  const auto model = models::find_architecture(config).create(config, {"features"});
+  std::map<std::string, torch::Tensor> tensors;
+  for (const auto& item : model->parameters_by_key()) tensors[item.key()] = item.value();
+  ASSERT_TRUE(tensors.contains("cls_projection_head.dense_to_output.weight"));
+  io::write_safetensors(scratch / "source/model.safetensors", models::to_views(tensors));
+  const auto run = graft(tests::short_run(scratch, "run"));
+  ASSERT_EQ(run.code, 0) << run.err;
+  for (const auto& [folder, name] :
+       {std::pair{"run/adapted", "BertForMaskedLM"}, {"run/model", "BertForSequenceClassification"}}) {
+    const auto saved = Json::parse(tests::read_text(scratch / folder / "config.json"));
+    EXPECT_EQ(saved["model_type"], "bert");
+    EXPECT_EQ(saved["architectures"][0], name);
+    EXPECT_FALSE(saved.contains("auto_map"));
+    const auto file = io::read_safetensors(scratch / folder / "model.safetensors");
+    for (const auto& [key, view] : file.tensors) EXPECT_FALSE(key.starts_with("cls_projection_head")) << key;
+  }
+  EXPECT_EQ(graft({"predict", "--model", (scratch / "run/model").string(), "--json"}, "this was good\n").code, 0);
 }
 
 TEST(Run, JournalSaysThatFrozenTensorsAreUnchanged) {

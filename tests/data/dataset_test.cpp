@@ -303,7 +303,8 @@ TEST_F(DatasetTest, MistakesInTheOptionsAreNamedTogether) {
                 .max_train = -1};
   const auto message = message_of([&] { read_dataset(o, 0); });
   for (const auto* part :
-       {"data.task: expected classification or multilabel or regression or tokens, found `clasification`; did you mean "
+       {"data.task: expected classification or multilabel or regression or tokens or causal_lm, found `clasification`; "
+        "did you mean "
         "`classification`?",
         "data.bad_rows: expected stop or skip, found `drop`", "data.label_separator: expected text, found none",
         "data.validation_fraction and data.test_fraction: expected less than 1 together, found 1.1",

@@ -24,8 +24,8 @@ TEST(Tokenizer, SaysWhatItLookedForWhenThereIsNothing) {
   Scratch folder;
   write_text(folder / "notes.md", "");
   const auto message = message_of([&] { Tokenizer::load(folder.path); });
-  EXPECT_NE(message.find("no tokenizer found; expected tokenizer.json, or vocab.txt, or vocab.json with merges.txt; "
-                         "the folder has notes.md"),
+  EXPECT_NE(message.find("no tokenizer found; expected tokenizer.json, or vocab.txt, or vocab.json with merges.txt, "
+                         "or spm.model, or tokenizer.model; the folder has notes.md"),
             std::string::npos)
       << message;
   EXPECT_NE(message_of([&] {
@@ -208,18 +208,97 @@ TEST_P(TokenizerExport, ReadsBackToTheSameIds) {
   EXPECT_EQ(copy.model_max_length(), 77);
   const auto config = Json::parse(tests::read_text(folder / "tokenizer_config.json"));
   EXPECT_TRUE(config.contains("tokenizer_class"));
-  EXPECT_EQ(config.contains("do_lower_case"),
-            GetParam() != "bytebpe-roberta" && GetParam() != "bytebpe-starcoder" && GetParam() != "bytebpe-llama3");
+  EXPECT_EQ(config.contains("do_lower_case"), GetParam() != "bytebpe-roberta" && GetParam() != "bytebpe-starcoder" &&
+                                                  GetParam() != "bytebpe-llama3" && GetParam() != "spm-bpe-llama");
+  EXPECT_EQ(fs::exists(folder / "tokenizer.json"), !GetParam().starts_with("spm-"));
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, TokenizerExport,
                          testing::Values("wordpiece-lower", "wordpiece-cased", "bytebpe-roberta", "bytebpe-deberta",
-                                         "bytebpe-starcoder", "bytebpe-llama3"),
+                                         "bytebpe-starcoder", "bytebpe-llama3", "spm-unigram", "spm-bpe-llama"),
                          [](const auto& info) {
                            auto name = info.param;
                            std::replace(name.begin(), name.end(), '-', '_');
                            return name;
                          });
+
+TEST(SentencePiece, ManyTextsAtOnceAreThoseOfOneAtATime) {
+  const auto tokenizer = Tokenizer::load(parity("spm-unigram"));
+  std::vector<std::string> texts;
+  for (int i = 0; i < 200; ++i) texts.push_back("text " + std::to_string(i * 7919) + " [MASK] caf\u00e9");
+  const std::vector<std::string_view> views(texts.begin(), texts.end());
+  const auto batch = tokenizer.encode_batch(views, {}, {.details = true});
+  for (size_t i = 0; i < texts.size(); ++i) {
+    const auto alone = tokenizer.encode(texts[i], {.details = true});
+    EXPECT_EQ(batch[i].ids, alone.ids);
+    EXPECT_EQ(batch[i].offsets, alone.offsets);
+    EXPECT_EQ(batch[i].words, alone.words);
+  }
+}
+
+TEST(SentencePiece, KnowsIdsTokensRolesAndText) {
+  const auto tokenizer = Tokenizer::load(parity("spm-unigram"));
+  EXPECT_EQ(tokenizer.vocab_size(), 2001);
+  EXPECT_EQ(tokenizer.special_id("mask_token"), 2000);  // behind the model's pieces
+  EXPECT_EQ(tokenizer.special_id("pad_token"), 0);
+  EXPECT_EQ(tokenizer.token_of(2000), "[MASK]");
+  EXPECT_EQ(tokenizer.id_of("[SEP]"), 2);
+  EXPECT_EQ(tokenizer.id_of("no such piece"), std::nullopt);
+  const auto e = tokenizer.encode("the film [MASK] \U0001F600", {.details = true});
+  EXPECT_EQ(tokenizer.decode(e.ids, true), "the film\U0001F600");
+  EXPECT_EQ(e.special.front(), 1);
+  EXPECT_EQ(e.words.front(), -1);
+  EXPECT_EQ(e.words[1], 0);
+  EXPECT_NE(message_of([&] { tokenizer.encode("a\xff", {}); }).find("text 0: not UTF-8"), std::string::npos);
+  EXPECT_NE(message_of([&] { tokenizer.token_of(2001); }).find("its ids end at 2000"), std::string::npos);
+}
+
+// As LLaMA 2's own files ask for; ids of the pieces by their names.
+TEST(SentencePiece, TheNewerRuleOfLlamaPutsOneBlankBeforeTheWholeText) {
+  Scratch folder;
+  fs::copy(parity("spm-bpe-llama") / "tokenizer.model", folder / "tokenizer.model");
+  write_text(folder / "config.json", "{\"model_type\": \"llama\"}");
+  const auto pieces = [&](const char* settings) {
+    write_text(folder / "tokenizer_config.json", settings);
+    const auto tokenizer = Tokenizer::load(folder.path);
+    std::string joined;
+    for (const auto id : tokenizer.encode("a</s>b", {}).ids) joined += tokenizer.token_of(id) + "|";
+    return joined;
+  };
+  EXPECT_EQ(pieces("{\"legacy\": true}"), "<s>|\u2581a|</s>|\u2581b|");
+  EXPECT_EQ(pieces("{\"legacy\": false}"), "<s>|\u2581a|</s>|b|");
+  EXPECT_EQ(pieces("{\"legacy\": false, \"add_bos_token\": false, \"add_eos_token\": true}"), "\u2581a|</s>|b|</s>|");
+}
+
+TEST(SentencePiece, NamesAFileThatIsNoModelAndAClassItDoesNotKnow) {
+  Scratch folder;
+  write_text(folder / "config.json", "{\"model_type\": \"llama\"}");
+  write_text(folder / "tokenizer.model", "IQ== 0\nIg== 1\n");  // as LLaMA 3's original folder has it
+  EXPECT_NE(message_of([&] { Tokenizer::load(folder.path); }).find("tokenizer.model: not a SentencePiece model"),
+            std::string::npos);
+  fs::copy(parity("spm-unigram") / "spm.model", folder / "spm.model");
+  write_text(folder / "tokenizer_config.json", "{\"tokenizer_class\": \"BertTokenizer\"}");
+  const auto message = message_of([&] { Tokenizer::load(folder.path); });
+  EXPECT_NE(message.find("spm.model: a SentencePiece model whose special tokens are not known"), std::string::npos)
+      << message;
+  EXPECT_NE(message.find("`BertTokenizer`"), std::string::npos);
+}
+
+// BioClinicalBERT and cased SciBERT have vocab.txt alone.
+TEST(Tokenizer, ACasedVocabularyWithoutSettingsKeepsItsCapitals) {
+  Scratch folder;
+  write_text(folder / "vocab.txt", kSmallVocabulary + "Cat\nDog\n");
+  const auto tokens = [&](const char* text) {
+    const auto tokenizer = Tokenizer::load(folder.path);
+    return tokenizer.token_of(tokenizer.encode(text, {}).ids[1]);
+  };
+  EXPECT_EQ(tokens("The"), "The");
+  write_text(folder / "tokenizer_config.json", "{\"do_lower_case\": true}");
+  EXPECT_EQ(tokens("The"), "the");
+  fs::remove(folder / "tokenizer_config.json");
+  write_text(folder / "vocab.txt", kSmallVocabulary);
+  EXPECT_EQ(tokens("The"), "the");
+}
 
 }  // namespace
 }  // namespace graft::data

@@ -25,6 +25,12 @@ Json tiny_config(const std::string& model_type, double dropout) {
           {"hidden_dropout_prob", dropout},
           {"attention_probs_dropout_prob", dropout},
           {"hidden_act", "gelu"},
+          // DeBERTa: far distances share buckets, a convolution where the family has it
+          {"relative_attention", true},
+          {"pos_att_type", "c2p|p2c"},
+          {"position_buckets", 4},
+          {"norm_rel_ebd", "layer_norm"},
+          {"conv_kernel_size", 3},
           // decoders
           {"num_key_value_heads", 1},
           {"attention_dropout", dropout},

@@ -1,6 +1,8 @@
 // What the laws are tested on: the toys and every architecture with every head, tiny, with examples and labels.
 #pragma once
 
+#include <algorithm>
+
 #include "graft/features/text_inputs.h"
 #include "graft/models/architectures.h"
 #include "graft/train/phase.h"
@@ -31,6 +33,11 @@ struct Case {
 };
 
 std::vector<std::string> case_names();
+/// A name as GoogleTest takes it: "deberta-v2_tokens" has a dash.
+inline std::string test_name(std::string name) {
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
 
 /// The names of all groups, the head's too.
 std::set<std::string> all_groups(const models::Model& model);

@@ -489,7 +489,8 @@ TEST_P(Laws, AStateThatDoesNotFitIsASentence) {
   EXPECT_TRUE(message.starts_with("the checkpoint does not fit the run: ")) << message;
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Laws, testing::ValuesIn(case_names()), [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(All, Laws, testing::ValuesIn(case_names()),
+                         [](const auto& info) { return test_name(info.param); });
 
 }  // namespace
 }  // namespace graft::models

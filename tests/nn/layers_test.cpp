@@ -111,7 +111,8 @@ TEST_P(Attached, AnAdapterOnEachLayerBelongsToItsLayersGroup) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Attached, testing::ValuesIn(case_names()), [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(All, Attached, testing::ValuesIn(case_names()),
+                         [](const auto& info) { return test_name(info.param); });
 
 /// softmax(q k^T / sqrt(D)) v of one example and head by head, written out.
 Tensor attention_of_one(const Tensor& q, const Tensor& k, const Tensor& v, int64_t heads) {

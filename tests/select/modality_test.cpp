@@ -93,6 +93,20 @@ TEST(Modality, TablesAreTextImagesOrBoth) {
   EXPECT_TRUE(has(finding.reasons, "column `sentence`"));
 }
 
+TEST(Modality, ConversationsAreText) {
+  const tests::Scratch scratch;
+  std::string rows;
+  for (int i = 0; i < 30; ++i)
+    rows += R"({"messages": [{"role": "user", "content": "What is the diagnosis of the patient?"},)"
+            R"( {"role": "assistant", "content": "Acute pneumonia of the left lung, with pleural effusion."}]})"
+            "\n";
+  write_text(scratch / "train.jsonl", rows);
+  const auto finding = find_modality(scratch / "train.jsonl");
+  EXPECT_EQ(finding.modality, "text");
+  EXPECT_EQ(finding.domain, "medical");
+  EXPECT_TRUE(has(finding.reasons, "column `messages`"));
+}
+
 TEST(Modality, FoldersOfImagesByTheirHeaders) {
   const tests::Scratch scratch;
   const auto folder = [&](const std::string& name, const std::string& file, const std::string& bytes) {

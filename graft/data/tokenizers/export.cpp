@@ -58,9 +58,10 @@ std::vector<std::pair<std::string, std::string>> Tokenizer::export_files(int64_t
     token.erase("special");
     special_map[role] = token["lstrip"] == true ? std::move(token) : Json(source.token(role));
   }
-  std::vector<std::pair<std::string, std::string>> files = {{"tokenizer.json", state_->document},
-                                                            {"tokenizer_config.json", config.dump(2) + "\n"},
+  std::vector<std::pair<std::string, std::string>> files = {{"tokenizer_config.json", config.dump(2) + "\n"},
                                                             {"special_tokens_map.json", special_map.dump(2) + "\n"}};
+  // SentencePiece's own file is the tokenizer: a tokenizer.json beside it would be another, which others would prefer.
+  if (sentencepiece_file(source).empty()) files.insert(files.begin(), {"tokenizer.json", state_->document});
   for (const auto& [name, content] : source.files)
     if (name != "tokenizer.json") files.emplace_back(name, content);
   return files;

@@ -11,8 +11,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const std::vector<std::string> kVocabularyFiles = {"tokenizer.json", "vocab.txt", "vocab.json", "merges.txt",
-                                                   "added_tokens.json"};
+const std::vector<std::string> kVocabularyFiles = {"tokenizer.json",  "vocab.txt",          "vocab.json",
+                                                   "merges.txt",      "added_tokens.json",  "spm.model",
+                                                   "tokenizer.model", "chat_template.jinja"};
 
 const TokenizerFamily kBert = {"bert",
                                "BertTokenizer",
@@ -46,6 +47,11 @@ const TokenizerFamily kGpt2 = {
     "GPT2Tokenizer",
     {{"bos_token", "<|endoftext|>"}, {"eos_token", "<|endoftext|>"}, {"unk_token", "<|endoftext|>"}}};
 
+/// DeBERTa v2, v3 and mDeBERTa: a SentencePiece model with the tokens below in it, but for [MASK].
+const TokenizerFamily kDebertaV2 = {"deberta-v2", "DebertaV2Tokenizer", kDeberta.roles};
+const TokenizerFamily kLlama = {
+    "llama", "LlamaTokenizer", {{"bos_token", "<s>"}, {"eos_token", "</s>"}, {"unk_token", "<unk>"}}};
+
 std::string read_text(const fs::path& path) {
   std::ifstream in(path, std::ios::binary);
   std::ostringstream text;
@@ -65,13 +71,15 @@ TokenizerFamily family_of(const SourceFiles& s) {
   const auto is_one_of = [](const std::string& word, std::initializer_list<const char*> words) {
     return std::find(words.begin(), words.end(), word) != words.end();
   };
-  for (const auto& family : {kBert, kRoberta, kDeberta, kGpt2})
+  for (const auto& family : {kBert, kRoberta, kDeberta, kGpt2, kDebertaV2, kLlama})
     if (name == family.tokenizer_class) return family;
   if (is_one_of(name, {"DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer"})) return kBert;
   if (!name.empty() && name != "PreTrainedTokenizer" && !s.config.contains("auto_map")) return {};
   if (name.empty()) {
     if (s.model_type == "roberta") return kRoberta;
     if (s.model_type == "deberta") return kDeberta;
+    if (s.model_type == "deberta-v2" || (s.model_type.empty() && s.has("spm.model"))) return kDebertaV2;
+    if (s.model_type == "llama" || (s.model_type.empty() && s.has("tokenizer.model"))) return kLlama;
     if (is_one_of(s.model_type, {"gpt2", "gpt_bigcode", "starcoder2"})) return kGpt2;
     if (is_one_of(s.model_type, {"bert", "distilbert", "electra", "mobilebert"})) return kBert;
   }

@@ -13,8 +13,8 @@ namespace graft::data {
 
 /// Defaults of a tokenizer class of transformers, for what the files leave unsaid.
 struct TokenizerFamily {
-  std::string name;                                        // bert, roberta, deberta, gpt2; "" when unknown
-  std::string tokenizer_class;                             // as AutoTokenizer knows it
+  std::string name;             // bert, roberta, deberta, gpt2, deberta-v2, llama; "" when unknown
+  std::string tokenizer_class;  // as AutoTokenizer knows it
   std::vector<std::pair<std::string, std::string>> roles;  // role -> token
   bool mask_eats_blank = false;                            // lstrip of the mask token
 };

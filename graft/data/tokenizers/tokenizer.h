@@ -1,4 +1,4 @@
-// Text to ids: the Hugging Face `tokenizers` crate, from the files that a published model has.
+// Text to ids, from the files that a published model has: by the Hugging Face `tokenizers` crate, or by SentencePiece.
 #pragma once
 
 #include <filesystem>
@@ -25,8 +25,9 @@ struct Encoding {
 
 class Tokenizer {
  public:
-  /// `folder` holds tokenizer.json, or vocab.txt, or vocab.json and merges.txt; `tokenizer_config.json`,
-  /// `special_tokens_map.json` and `config.json` (model_type) give the settings, their published defaults the rest.
+  /// `folder` holds tokenizer.json, or vocab.txt, or vocab.json and merges.txt, or a SentencePiece model (spm.model,
+  /// tokenizer.model): the first of these that is there decides. `tokenizer_config.json`, `special_tokens_map.json` and
+  /// `config.json` (model_type) give the settings, their published defaults the rest.
   /// Throws Kind::model: nothing found (says what was looked for), a broken file (name and position).
   static Tokenizer load(const std::filesystem::path& folder);
 
@@ -56,11 +57,15 @@ class Tokenizer {
   /// Ids of special tokens as the files name them ("mask_token" -> 103); empty optional when there is none.
   std::optional<int32_t> special_id(
       const std::string& role) const;  // cls_token sep_token mask_token pad_token unk_token bos_token eos_token
+  /// All of these that there are: {"bos_token": "<s>", ...}, as chat templates read them.
+  Json special_tokens() const;
+  /// The Jinja program of chat_template.jinja or tokenizer_config.json (the one named `default` of several), "" for none.
+  std::string chat_template() const;
   /// Length limit from tokenizer_config.json when it is a real one (below 1e6), else nullopt.
   std::optional<int64_t> model_max_length() const;
   /// The files that make this tokenizer, to be copied beside an exported model, plus what must be written:
-  /// name -> content. Always has tokenizer.json and a tokenizer_config.json with explicit do_lower_case where it applies,
-  /// tokenizer_class and model_max_length, so that AutoTokenizer gives the same ids.
+  /// name -> content. Always has tokenizer.json (or the SentencePiece model) and a tokenizer_config.json with
+  /// tokenizer_class, model_max_length and, where it applies, do_lower_case, so that AutoTokenizer gives the same ids.
   std::vector<std::pair<std::string, std::string>> export_files(int64_t model_max_length) const;
   /// SHA-256 of what decides the ids; part of store keys.
   std::string fingerprint() const;

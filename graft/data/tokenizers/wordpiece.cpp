@@ -1,5 +1,6 @@
 // WordPiece of BERT and its relatives from vocab.txt: the id of a token is its line.
-// Source: transformers 4.57, BertConverter; do_lower_case is true where the files are silent, as published.
+// Source: transformers 4.57, BertConverter; but where the files are silent, the vocabulary says whether
+// texts are lower-cased.
 #include "graft/core/error.h"
 #include "graft/data/table.h"
 #include "graft/data/tokenizers/build.h"
@@ -24,7 +25,16 @@ nlohmann::json read_lines(const SourceFiles& source) {
   return vocabulary;
 }
 
-nlohmann::json normalizer(const SourceFiles& source) {
+/// Whether an eighth of the tokens begin with a capital (in BERT's cased vocabulary more than a quarter do). Cased models
+/// (BioClinicalBERT, SciBERT) were published without tokenizer_config.json; transformers then lower-cases, which their
+/// training did not.
+bool is_cased(const nlohmann::json& vocabulary) {
+  size_t capitals = 0;
+  for (const auto& item : vocabulary.items()) capitals += item.key()[0] >= 'A' && item.key()[0] <= 'Z';
+  return 8 * capitals > vocabulary.size();
+}
+
+nlohmann::json normalizer(const SourceFiles& source, const nlohmann::json& vocabulary) {
   if (!source.flag("do_basic_tokenize", true))
     return {{"type", "BertNormalizer"},
             {"clean_text", true},
@@ -36,7 +46,7 @@ nlohmann::json normalizer(const SourceFiles& source) {
           {"handle_chinese_chars", source.flag("tokenize_chinese_chars", true)},
           {"strip_accents",
            source.config.contains("strip_accents") ? nlohmann::json(source.config["strip_accents"]) : nullptr},
-          {"lowercase", source.flag("do_lower_case", true)}};
+          {"lowercase", source.flag("do_lower_case", !is_cased(vocabulary))}};
 }
 
 }  // namespace
@@ -51,7 +61,7 @@ nlohmann::json build_wordpiece(const SourceFiles& source) {
           {"truncation", nullptr},
           {"padding", nullptr},
           {"added_tokens", std::move(added)},
-          {"normalizer", normalizer(source)},
+          {"normalizer", normalizer(source, vocabulary)},
           {"pre_tokenizer", {{"type", "BertPreTokenizer"}}},
           {"post_processor", pair_template(source.token("cls_token"), cls, source.token("sep_token"), sep)},
           {"decoder", {{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", true}}},

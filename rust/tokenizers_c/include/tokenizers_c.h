@@ -64,6 +64,16 @@ char* tokenizers_c_id_to_token(const TokenizersC* tokenizer, uint32_t id);
 size_t tokenizers_c_added_tokens(const TokenizersC* tokenizer, uint8_t pair);
 void tokenizers_c_free_text(char* text);
 
+/// A chat template: the Jinja program of a published tokenizer, as transformers runs it. `now`: what strftime_now shows, in
+/// seconds since 1970.
+typedef struct ChatTemplateC ChatTemplateC;
+char* tokenizers_c_chat_template(TokenizersCText source, int64_t now, ChatTemplateC** out);
+void tokenizers_c_chat_template_free(ChatTemplateC* chat_template);
+/// Whether it has `{% generation %}` blocks; what they hold then stands between U+FDD0 and U+FDD1 in the text.
+uint8_t tokenizers_c_chat_marks_answers(const ChatTemplateC* chat_template);
+/// `context`: a JSON object of the variables. `text` is to be freed.
+char* tokenizers_c_chat_render(const ChatTemplateC* chat_template, TokenizersCText context, char** text);
+
 #ifdef __cplusplus
 }
 #endif

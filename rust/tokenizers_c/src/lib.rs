@@ -2,6 +2,8 @@
 //! Small on purpose: which normalizer, template or special tokens there are is decided by the tokenizer.json
 //! that the caller composes. No panic crosses the boundary.
 
+pub mod chat;
+
 use rayon::prelude::*;
 use std::ffi::{c_char, CString};
 use std::panic::{catch_unwind, AssertUnwindSafe};
