@@ -108,7 +108,8 @@ INSTANTIATE_TEST_SUITE_P(Images, Parity,
                                          "resnet-timm-bottleneck", "resnet-torchvision-basic",
                                          "resnet-torchvision-bottleneck", "resnet-cifar", "rad-dino-model",
                                          "rad-dino-classifier", "dinov2-swiglu", "efficientnet-hf-classifier",
-                                         "efficientnet-timm-b0", "efficientnet-timm-tf-b0"),
+                                         "efficientnet-timm-b0", "efficientnet-timm-tf-b0", "swin-model",
+                                         "swin-classifier", "swin-timm"),
                          [](const auto& info) {
                            auto name = info.param;
                            for (auto& c : name)
