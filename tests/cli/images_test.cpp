@@ -172,6 +172,37 @@ TEST_P(ImageRun, ResumedAfterAKillItEndsWithTheSameBytes) {
   EXPECT_GE(killed, 2);
 }
 
+// ---- batch norms on the target domain
+
+TEST_P(ImageRun, BatchNormsCanTakeTheTargetsStatistics) {
+  const auto with = [&](const std::string& out) {
+    auto arguments = run(out);
+    arguments.insert(arguments.end(), {"--set", "finetune.batch_norm=target"});
+    return arguments;
+  };
+  const auto outcome = graft(with("target"));
+  if (std::string(GetParam()).starts_with("vit")) {
+    EXPECT_EQ(outcome.code, 2);
+    EXPECT_NE(outcome.err.find("the source has no batch norm"), std::string::npos) << outcome.err;
+    return;
+  }
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_NE(tests::read_text(scratch / "target/journal.jsonl").find("\"event\":\"batch_norm\""), std::string::npos);
+  // A resumed run has the statistics from its checkpoint.
+  const auto expected = tests::run_fingerprint(scratch / "target");
+  int killed = 0;
+  for (const int operation : {40, 70, 100}) {
+    const auto name = "target" + std::to_string(operation);
+    const auto first = graft(with(name), "", {"GRAFT_TEST_FAULT=kill:" + std::to_string(operation)});
+    if (first.code == 0) continue;
+    ++killed;
+    const auto resumed = graft({"run", "--quiet", "--resume", (scratch / name).string()});
+    ASSERT_EQ(resumed.code, 0) << "operation " << operation << ": " << resumed.err;
+    EXPECT_EQ(tests::run_fingerprint(scratch / name), expected) << "operation " << operation;
+  }
+  EXPECT_GE(killed, 1);
+}
+
 // ---- masked autoencoding before the schedule
 
 class AdaptedImageRun : public ImageRun {
