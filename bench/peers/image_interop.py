@@ -1,36 +1,137 @@
 #!/usr/bin/env python3
-"""Loads an image model that graft saved with the library it came from and compares the logits on random pixels.
+"""What graft trained on images and saved, transformers and timm load, with the same logits on random pixels.
 
-usage: image_interop.py GRAFT MODEL    exit 1 when a logit differs by more than 1e-5 of the largest
+usage: image_interop.py GRAFT [MODEL ...]      exit 1 when a logit differs by more than 1e-5 of the largest
+
+Without MODEL the tiny models of tests/parity go through `graft finetune` on made-up images, and ViT of transformers and of
+timm through `graft adapt` (masked autoencoding; the result is a ViTMAEForPreTraining, and in timm a model without classes).
 """
 import json
 import pathlib
+import random
+import shutil
+import struct
 import subprocess
 import sys
 import tempfile
+import warnings
+import zlib
 
+import timm
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
-graft, folder = sys.argv[1:]
-config = json.loads((pathlib.Path(folder) / "config.json").read_text())
-if "architecture" in config:
-    import timm
-    arguments = {**config.get("model_args", {}), "num_classes": config["num_classes"]}
-    model = timm.create_model(config["architecture"], checkpoint_path=f"{folder}/model.safetensors", **arguments)
-    side, logits_of = config["pretrained_cfg"]["input_size"][-1], lambda pixels: model(pixels)
-else:
-    from transformers import AutoModelForImageClassification
-    model = AutoModelForImageClassification.from_pretrained(folder)
-    side, logits_of = config.get("image_size", 64), lambda pixels: model(pixel_values=pixels).logits
-model.eval()
-torch.manual_seed(1)
-pixels = torch.randn(4, 3, side, side)
-with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
-    save_file({"pixel_values": pixels}, f"{scratch}/in.safetensors")
-    subprocess.run([graft, "forward", "--model", folder, "--inputs", f"{scratch}/in.safetensors", "--outputs",
-                    f"{scratch}/out.safetensors"], check=True, stdout=subprocess.DEVNULL)
-    ours, theirs = load_file(f"{scratch}/out.safetensors")["logits"], logits_of(pixels)
-difference = ((ours - theirs).abs().max() / theirs.abs().max()).item()
-print(f"{folder}: logits differ by at most {difference:.1e} of the largest")
-sys.exit(difference > 1e-5)
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+warnings.filterwarnings("ignore")
+graft = pathlib.Path(sys.argv[1]).resolve()
+parity = pathlib.Path(__file__).resolve().parent.parent.parent / "tests/parity"
+scratch = pathlib.Path(tempfile.mkdtemp(prefix="graft-interop-"))
+FINETUNED = ["vit-hf-classifier", "vit-mae-pretraining", "rad-dino-classifier", "swin-classifier", "resnet-hf-basic", "resnet-hf-bottleneck",
+             "efficientnet-hf-classifier", "vit-timm-token", "vit-timm-avg", "swin-timm", "resnet-timm-basic", "resnet-timm-bottleneck",
+             "efficientnet-timm-b0", "efficientnet-timm-tf-b0"]
+ADAPTED = ["vit-hf-classifier", "vit-mae-pretraining", "vit-timm-token"]
+SHORT = ["finetune.head.epochs=1", "finetune.head.min_epochs=1", "finetune.head.learning_rates=[1e-2]", "finetune.head.weight_decays=[0.01]",
+         "finetune.head.verdict=false", "finetune.unfreeze.max_units=1", "finetune.unfreeze.epochs=1", "finetune.full.when=always",
+         "finetune.full.epochs=1", "train.batch_size=8", "train.threads=1", "adapt.epochs=1", "adapt.head_epochs=0", "adapt.batch_size=8",
+         "adapt.held_out_fraction=0.3", "adapt.images.decoder_width=16", "adapt.images.decoder_heads=2", "adapt.images.decoder_layers=1"]
+
+
+def png(path, side, draw):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    rows = b"".join(b"\0" + draw.randbytes(3 * side) for _ in range(side))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)) +
+                     chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+def made_up_images():
+    draw = random.Random(1)
+    for split, count in ("train", 12), ("validation", 6), ("test", 4):
+        for i in range(count):
+            png(scratch / "data" / split / "ab"[i % 2] / f"{i}.png", 40, draw)
+
+
+def side_of(config):
+    return config["pretrained_cfg"]["input_size"][-1] if "architecture" in config else config.get("image_size", 64)
+
+
+def source_of(name):
+    """A fixture's model as published, with a file that says how its images are prepared."""
+    folder = scratch / "sources" / name
+    if not folder.exists():
+        shutil.copytree(parity / name / "model", folder)
+        config = json.loads((folder / "config.json").read_text())
+        if "architecture" not in config:
+            side = side_of(config)
+            (folder / "preprocessor_config.json").write_text(json.dumps({
+                "image_processor_type": "ViTImageProcessor", "do_resize": True, "size": {"height": side, "width": side}, "resample": 2,
+                "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
+    return folder
+
+
+def ran(command, name, *arguments):
+    out = scratch / f"{command}-{name}"
+    settings = [part for setting in SHORT for part in ("--set", setting)]
+    subprocess.run([graft, command, "--source", source_of(name), "--out", out, "--quiet", *arguments, *settings], check=True, stdout=subprocess.DEVNULL)
+    return out / "model"
+
+
+def timm_model(config, folder):
+    name, arguments = config["architecture"], {**config.get("model_args", {}), "num_classes": config["num_classes"]}
+    if "channel_multiplier" not in arguments:
+        model = timm.create_model(name, **arguments)
+    else:  # widths that only timm's own builder takes
+        from timm.models import efficientnet
+        same = dict(bn_eps=efficientnet.BN_EPS_TF_DEFAULT, pad_type="same") if name.startswith("tf_") else {}
+        model = efficientnet._gen_efficientnet(name, **arguments, **same)
+    model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+    return model
+
+
+def difference(folder):
+    """Of graft's logits and the library's, relative to the largest."""
+    config = json.loads((folder / "config.json").read_text())
+    torch.manual_seed(1)
+    side, inputs = side_of(config), {}
+    pixels = inputs["pixel_values"] = torch.randn(4, 3, side, side)
+    output = "logits"
+    if "architecture" in config:
+        model = timm_model(config, folder).eval()
+        forward = lambda: model(pixels)
+        if config["num_classes"] == 0:
+            output, forward = "forward_features", lambda: model.forward_features(pixels)
+    elif config["architectures"] == ["ViTMAEForPreTraining"]:
+        model = transformers.ViTMAEForPreTraining.from_pretrained(folder).eval()
+        noise = inputs["noise"] = torch.rand(4, (side // config["patch_size"]) ** 2)
+        forward = lambda: model(pixel_values=pixels, noise=noise).logits
+    else:
+        model = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
+        forward = lambda: model(pixel_values=pixels).logits
+    save_file(inputs, scratch / "in.safetensors")
+    subprocess.run([graft, "forward", "--model", folder, "--inputs", scratch / "in.safetensors", "--outputs", scratch / "out.safetensors"],
+                   check=True, stdout=subprocess.DEVNULL)
+    with torch.no_grad():
+        theirs = forward()
+    return ((load_file(scratch / "out.safetensors")[output] - theirs).abs().max() / theirs.abs().max()).item()
+
+
+def main():
+    folders = [("", pathlib.Path(folder)) for folder in sys.argv[2:]]
+    if not folders:
+        made_up_images()
+        folders = [(f"{name}, trained: ", ran("finetune", name, "--data", scratch / "data")) for name in FINETUNED]
+        folders += [(f"{name}, adapted: ", ran("adapt", name, "--corpus", scratch / "data/train")) for name in ADAPTED]
+    failures = 0
+    for name, folder in folders:
+        largest = difference(folder)
+        failures += not largest <= 1e-5
+        print(f"{name or f'{folder}: '}logits differ by at most {largest:.1e} of the largest")
+    return failures
+
+
+failures = main()
+shutil.rmtree(scratch)
+sys.exit(failures > 0)

@@ -117,7 +117,7 @@ def main():
     model = ResNet20(int(splits["train"][1].max()) + 1)
     phases = settings["phases"] if kind == "schedule" else [settings["scratch"]]
     if kind == "schedule":
-        state = torch.load(weights, weights_only=True)["state_dict"]
+        state = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
         missing = model.load_state_dict({key.removeprefix("module."): value for key, value in state.items() if "linear" not in key}, strict=False)
         assert sorted(missing.missing_keys) == ["linear.bias", "linear.weight"] and not missing.unexpected_keys
     result, best = [], -1.0

@@ -79,10 +79,11 @@ void Adaptation::run_phase(const std::string& title) {
   hooks.epoch_done = [&](const Json& epoch) {
     auto entry = epoch;
     entry["phase"] = title;
-    entry.update(measured(epoch["validation_loss"].get<double>()));
+    const auto values = measured(epoch["validation_loss"].get<double>());
+    if (objective_.perplexity) entry["perplexity"] = values["perplexity"];
     hooks_.journal("epoch", entry);
     hooks_.progress->line(fmt::format("{}, epoch {}/{}: held-out {}", title, epoch["epoch"].get<int64_t>(),
-                                      phase_->plan().epochs, told(entry)));
+                                      phase_->plan().epochs, told(values)));
     save(false);
   };
   try {

@@ -226,6 +226,14 @@ TEST_P(AdaptedImageRun, LeavesAnAdaptedModelReconstructionsAndAClassifier) {
   EXPECT_LT(result["adapt"]["after"]["loss"], result["adapt"]["before"]["loss"]);
   EXPECT_FALSE(result["adapt"]["after"].contains("perplexity"));
   EXPECT_EQ(result["adapt"]["images"], 24);
+  std::istringstream journal(tests::read_text(scratch / "run/journal.jsonl"));
+  int adapt_epochs = 0;
+  for (std::string line; std::getline(journal, line);)
+    if (const auto entry = Json::parse(line); entry["event"] == "epoch" && entry["phase"] == "adapt") {
+      ++adapt_epochs;
+      EXPECT_NE(entry["loss"], entry["validation_loss"]);
+    }
+  EXPECT_EQ(adapt_epochs, 2);
   EXPECT_EQ(result["finetune"]["phases"].size(), 3u);
   EXPECT_EQ(tests::read_text(scratch / "run/reconstructions/1.png").substr(1, 3), "PNG");
 
