@@ -1,15 +1,12 @@
 // EfficientNet: inverted residual blocks with squeeze-and-excitation.
 // Paper:    Tan and Le 2019, https://arxiv.org/abs/1905.11946
-// Weights:  transformers `efficientnet`, timm `efficientnet_b*` and
-// `tf_efficientnet_b*`. Shapes do not tell them apart, so
-//           padding, epsilon and skips follow the ecosystem: transformers pads
-//           strided convolutions on the right and below by a fixed rule, timm
-//           evenly, timm's `tf_` by the size of the image.
-// Parity:   tests/parity/efficientnet-*, transformers 5.17 and timm 1.0.31:
-// outputs and gradients. Differs:  transformers' batch_norm_momentum 0.99 is
-// TensorFlow's, the weight of the past; taken as torch's it would
-//           replace the statistics by the last batch's. Here the batch weighs
-//           0.01.
+// Weights:  transformers `efficientnet`, timm `efficientnet_b*` and `tf_efficientnet_b*`, torchvision's bare ones. Shapes do
+//           not tell them apart, so padding, epsilon and skips follow the ecosystem: transformers pads strided
+//           convolutions on the right and below by a fixed rule, timm and torchvision evenly, timm's `tf_` by the size of
+//           the image.
+// Parity:   tests/parity/efficientnet-*, transformers 5.17, timm 1.0.31, torchvision 0.26: outputs and gradients.
+// Differs:  transformers' batch_norm_momentum 0.99 is TensorFlow's, the weight of the past; taken as torch's it would
+//           replace the statistics by the last batch's. Here the batch weighs 0.01.
 // Shapes:   B images, C channels, H by W pixels.
 #include <cmath>
 
@@ -36,8 +33,10 @@ struct BlockSpec {
   bool skip = false;
 };
 
+enum class Layout { transformers, timm, torchvision };
+
 struct EfficientNetSpec {
-  bool transformers = true;
+  Layout layout = Layout::transformers;
   int64_t num_channels = 3, stem = 32, top = 1280;
   std::vector<BlockSpec> blocks;
   Padding stem_padding = Padding::even;
@@ -64,13 +63,33 @@ struct BlockKeys {
   std::string expand, expand_norm, depthwise, depthwise_norm, reduce, excite, project, project_norm;
 };
 
-BlockKeys keys_of(bool transformers, bool expands) {
-  if (transformers)
+BlockKeys keys_of(Layout layout, bool expands) {
+  if (layout == Layout::torchvision) {  // parts by number, without the expansion one less
+    if (!expands) return {"", "", "0.0", "0.1", "1.fc1", "1.fc2", "2.0", "2.1"};
+    return {"0.0", "0.1", "1.0", "1.1", "2.fc1", "2.fc2", "3.0", "3.1"};
+  }
+  if (layout == Layout::transformers)
     return {"expansion.expand_conv",         "expansion.expand_bn",   "depthwise_conv.depthwise_conv",
             "depthwise_conv.depthwise_norm", "squeeze_excite.reduce", "squeeze_excite.expand",
             "projection.project_conv",       "projection.project_bn"};
   if (!expands) return {"", "", "conv_dw", "bn1", "se.conv_reduce", "se.conv_expand", "conv_pw", "bn2"};
   return {"conv_pw", "bn1", "conv_dw", "bn2", "se.conv_reduce", "se.conv_expand", "conv_pwl", "bn3"};
+}
+
+/// Keys of what stands before and behind the blocks, and the prefixes of their groups.
+struct EndKeys {
+  std::string stem, stem_norm, top, top_norm;
+  std::vector<std::string> stem_group, top_group;
+};
+
+EndKeys keys_of_ends(Layout layout, int64_t stages) {
+  if (layout == Layout::transformers)
+    return {"efficientnet.embeddings.convolution", "efficientnet.embeddings.batchnorm", "efficientnet.encoder.top_conv",
+            "efficientnet.encoder.top_bn",         {"efficientnet.embeddings."},        {"efficientnet.encoder.top_"}};
+  if (layout == Layout::timm)
+    return {"conv_stem", "bn1", "conv_head", "bn2", {"conv_stem.", "bn1."}, {"conv_head.", "bn2."}};
+  const auto top = fmt::format("features.{}.", stages + 1);
+  return {"features.0.0", "features.0.1", top + "0", top + "1", {"features.0."}, {top}};
 }
 
 struct InvertedResidual {
@@ -79,8 +98,7 @@ struct InvertedResidual {
   nn::BatchNorm expand_norm{nullptr}, depthwise_norm{nullptr}, project_norm{nullptr};
   nn::Activation act;
   double drop_path = 0;
-  bool drops_elements = false;  // transformers: plain dropout where the paper
-                                // leaves the branch out
+  bool drops_elements = false;  // transformers: plain dropout where the paper leaves the branch out
   torch::nn::Module* module = nullptr;
 
   Tensor forward(const Tensor& x) {
@@ -98,13 +116,11 @@ struct InvertedResidual {
 struct EfficientNet : Model {
   explicit EfficientNet(const EfficientNetSpec& s) : spec(s), act(nn::activation(s.hidden_act, "config.json")) {
     GRAFT_CHECK(model, !s.blocks.empty(), "config.json: this EfficientNet has no blocks.");
-    const bool hf = s.transformers;
-    stem = conv(hf ? "efficientnet.embeddings.convolution" : "conv_stem",
-                {.in = s.num_channels, .out = s.stem, .kernel = 3, .stride = 2});
-    stem_norm = norm(hf ? "efficientnet.embeddings.batchnorm" : "bn1", s.stem);
+    const auto keys = keys_of_ends(s.layout, s.blocks.back().stage + 1);
+    stem = conv(keys.stem, {.in = s.num_channels, .out = s.stem, .kernel = 3, .stride = 2});
+    stem_norm = norm(keys.stem_norm, s.stem);
     Chain image{.name = "image", .inputs = {"pixel_values"}};
-    groups.push_back({"stem", hf ? std::vector<std::string>{"efficientnet.embeddings."}
-                                 : std::vector<std::string>{"conv_stem.", "bn1."}});
+    groups.push_back({"stem", keys.stem_group});
     image.blocks.push_back({.name = "stem", .groups = {"stem"}, .reads = {"pixel_values"}});
     for (size_t n = 0; n < s.blocks.size(); ++n) {
       const auto& b = s.blocks[n];
@@ -114,17 +130,16 @@ struct EfficientNet : Model {
         groups.push_back({name, {}});
         image.blocks.push_back({.name = name, .groups = {name}});
       }
-      const auto prefix = hf ? "efficientnet.encoder.blocks." + std::to_string(n) + "."
-                             : fmt::format("blocks.{}.{}.", b.stage, b.index);
+      const auto prefix = s.layout == Layout::transformers ? fmt::format("efficientnet.encoder.blocks.{}.", n)
+                          : s.layout == Layout::timm       ? fmt::format("blocks.{}.{}.", b.stage, b.index)
+                                                           : fmt::format("features.{}.{}.block.", b.stage + 1, b.index);
       groups.back().prefixes.push_back(prefix);
       stages.back().push_back(block(b, prefix));
       stages.back().back().drop_path = s.drop_path_rate * static_cast<double>(n) / static_cast<double>(s.blocks.size());
     }
-    top = conv(hf ? "efficientnet.encoder.top_conv" : "conv_head",
-               {.in = s.blocks.back().out, .out = s.top, .kernel = 1});
-    top_norm = norm(hf ? "efficientnet.encoder.top_bn" : "bn2", s.top);
-    groups.push_back({"top", hf ? std::vector<std::string>{"efficientnet.encoder.top_"}
-                                : std::vector<std::string>{"conv_head.", "bn2."}});
+    top = conv(keys.top, {.in = s.blocks.back().out, .out = s.top, .kernel = 1});
+    top_norm = norm(keys.top_norm, s.top);
+    groups.push_back({"top", keys.top_group});
     image.blocks.push_back({.name = "top", .groups = {"top"}});
     chains = {image};
   }
@@ -160,8 +175,8 @@ struct EfficientNet : Model {
 
   InvertedResidual block(const BlockSpec& b, const std::string& prefix) {
     const bool expands = b.middle != b.in;
-    const auto keys = keys_of(spec.transformers, expands);
-    InvertedResidual made{.spec = b, .act = act, .drops_elements = spec.transformers};
+    const auto keys = keys_of(spec.layout, expands);
+    InvertedResidual made{.spec = b, .act = act, .drops_elements = spec.layout == Layout::transformers};
     if (expands) {
       made.expand = conv(prefix + keys.expand, {.in = b.in, .out = b.middle, .kernel = 1});
       made.expand_norm = norm(prefix + keys.expand_norm, b.middle);
@@ -226,8 +241,7 @@ EfficientNetSpec from_transformers(const Json& json) {
   const auto stages = c.kernel_sizes.size();
   for (const auto* list : {&c.in_channels, &c.out_channels, &c.strides, &c.num_block_repeats, &c.expand_ratios})
     GRAFT_CHECK(model, list->size() == stages,
-                "config.json: the lists of an EfficientNet's stages have "
-                "different lengths.");
+                "config.json: the lists of an EfficientNet's stages have different lengths.");
   const auto rounded = [&](int64_t channels) {
     const double wanted = static_cast<double>(channels) * c.width_coefficient;
     const auto d = c.depth_divisor;
@@ -269,49 +283,58 @@ EfficientNetSpec from_transformers(const Json& json) {
   return s;
 }
 
-/// timm writes no widths: a list of [stage, index, in, middle, squeezed, out,
-/// kernel] from the tensors.
+/// timm and torchvision write no widths: a list of [stage, index, in, middle, squeezed, out, kernel] from the tensors.
 Json describe(Json config, const io::TensorMap& tensors) {
-  if (!is_timm(config)) return config;
+  if (!is_timm(config) && !config.contains("layout")) return config;
+  const auto layout = is_timm(config) ? Layout::timm : Layout::torchvision;
   const auto shape = [&](const std::string& key) {
     const auto found = tensors.find(key + ".weight");
     return found == tensors.end() ? std::vector<int64_t>{} : found->second.shape;
   };
   const auto is_conv = [&](const std::string& key) { return shape(key).size() == 4; };
-  GRAFT_CHECK(model, is_conv("conv_stem") && is_conv("conv_head"),
-              "the weights have no conv_stem and conv_head: this is no "
-              "EfficientNet of timm.");
+  const auto prefix_of = [&](int64_t stage, int64_t b) {
+    return layout == Layout::timm ? fmt::format("blocks.{}.{}.", stage, b)
+                                  : fmt::format("features.{}.{}.block.", stage + 1, b);
+  };
+  const auto first = [&](int64_t stage, int64_t b) {
+    return is_conv(prefix_of(stage, b) + (layout == Layout::timm ? "conv_dw" : "0.0"));
+  };
   Json blocks = Json::array();
-  for (int64_t stage = 0; is_conv(fmt::format("blocks.{}.0.conv_dw", stage)); ++stage)
-    for (int64_t b = 0; is_conv(fmt::format("blocks.{}.{}.conv_dw", stage, b)); ++b) {
-      const auto prefix = fmt::format("blocks.{}.{}.", stage, b);
-      const bool expands = is_conv(prefix + "conv_pwl");
-      GRAFT_CHECK(model, is_conv(prefix + "conv_pw") && is_conv(prefix + "se.conv_reduce"),
-                  "{}: has not the layers of an EfficientNet's block; graft "
-                  "computes those of B0 to B8.",
-                  prefix);
-      const auto depthwise = shape(prefix + "conv_dw");
-      blocks.push_back({stage, b, expands ? shape(prefix + "conv_pw")[1] : depthwise[0], depthwise[0],
-                        shape(prefix + "se.conv_reduce")[0], shape(prefix + (expands ? "conv_pwl" : "conv_pw"))[0],
-                        depthwise[2]});
+  int64_t stage = 0;
+  for (; first(stage, 0); ++stage)
+    for (int64_t b = 0; first(stage, b); ++b) {
+      const auto prefix = prefix_of(stage, b);
+      const bool expands = is_conv(prefix + keys_of(layout, true).project);
+      const auto keys = keys_of(layout, expands);
+      GRAFT_CHECK(model, is_conv(prefix + keys.project) && is_conv(prefix + keys.reduce),
+                  "{}: has not the layers of an EfficientNet's block; graft computes those of B0 to B8.", prefix);
+      const auto depthwise = shape(prefix + keys.depthwise);
+      blocks.push_back({stage, b, expands ? shape(prefix + keys.expand)[1] : depthwise[0], depthwise[0],
+                        shape(prefix + keys.reduce)[0], shape(prefix + keys.project)[0], depthwise[2]});
     }
-  config["efficientnet"] = {{"num_channels", shape("conv_stem")[1]},
-                            {"stem", shape("conv_stem")[0]},
-                            {"top", shape("conv_head")[0]},
+  const auto ends = keys_of_ends(layout, stage);
+  GRAFT_CHECK(model, is_conv(ends.stem) && is_conv(ends.top),
+              "the weights have no {} and {}: this is no EfficientNet of {}.", ends.stem, ends.top,
+              layout == Layout::timm ? "timm" : "torchvision");
+  config["efficientnet"] = {{"num_channels", shape(ends.stem)[1]},
+                            {"stem", shape(ends.stem)[0]},
+                            {"top", shape(ends.top)[0]},
                             {"blocks", blocks}};
+  if (layout == Layout::torchvision && !config.contains("num_classes") && !config.contains("id2label"))
+    config["num_classes"] = shape("classifier.1").empty() ? 0 : shape("classifier.1")[0];
   return config;
 }
 
-EfficientNetSpec from_timm(const Json& json) {
+/// timm's and torchvision's.
+EfficientNetSpec from_shapes(const Json& json) {
   GRAFT_CHECK(model, json.contains("efficientnet"),
-              "config.json: says nothing of the widths of this EfficientNet; "
-              "give the folder with its weights.");
+              "config.json: says nothing of the widths of this EfficientNet; give the folder with its weights.");
   const auto& shapes = json["efficientnet"];
-  const bool tensorflow = json["architecture"].get<std::string>().starts_with("tf_");
+  const bool timm = is_timm(json), tensorflow = timm && json["architecture"].get<std::string>().starts_with("tf_");
   const auto padding = tensorflow ? Padding::same : Padding::even;
   const auto arguments = json.value("model_args", Json::object());
   EfficientNetSpec s;
-  s.transformers = false;
+  s.layout = timm ? Layout::timm : Layout::torchvision;
   s.num_channels = shapes.at("num_channels");
   s.stem = shapes.at("stem");
   s.top = shapes.at("top");
@@ -320,6 +343,13 @@ EfficientNetSpec from_timm(const Json& json) {
   s.momentum = 0.1;
   s.drop_rate = arguments.value("drop_rate", 0.0);
   s.drop_path_rate = arguments.value("drop_path_rate", 0.0);
+  if (!timm) {
+    if (s.top >= 2048) s.eps = 1e-3, s.momentum = 0.01;  // B5 to B7 come from TensorFlow
+    s.drop_rate = s.drop_path_rate = 0.2;
+    for (const auto& [top, rate] :
+         {std::pair{1408, 0.3}, {1536, 0.3}, {1792, 0.4}, {2048, 0.4}, {2304, 0.5}, {2560, 0.5}})
+      if (s.top == top) s.drop_rate = rate;
+  }
   constexpr int64_t kStrides[] = {1, 2, 2, 2, 1, 2, 1};  // of all B0 to B8
   for (const auto& row : shapes.at("blocks")) {
     BlockSpec b{.stage = row[0],
@@ -339,10 +369,12 @@ EfficientNetSpec from_timm(const Json& json) {
 }
 
 std::shared_ptr<Model> create(const Json& json, const Task& task) {
-  const auto spec = is_timm(json) ? from_timm(json) : from_transformers(json);
+  const auto spec = is_timm(json) || json.contains("layout") ? from_shapes(json) : from_transformers(json);
   const auto model = std::make_shared<EfficientNet>(spec);
-  const ImageHeadOptions head{
-      .pooling = Pooling::map, .width = spec.top, .classifier = "classifier", .dropout = spec.drop_rate};
+  const ImageHeadOptions head{.pooling = Pooling::map,
+                              .width = spec.top,
+                              .classifier = spec.layout == Layout::torchvision ? "classifier.1" : "classifier",
+                              .dropout = spec.drop_rate};
   model->head = task.kind == "features" ? image_features(head) : image_classifier(head, task.num_labels);
   return model;
 }

@@ -11,6 +11,8 @@ Json config_of_bare(const io::TensorMap& tensors) {
   for (const auto* prefix : {"", "module."})  // torchvision, and training scripts of its kind
     if (tensors.contains(std::string(prefix) + "layer1.0.conv1.weight"))
       return {{"model_type", "resnet"}, {"layout", "torchvision"}};
+  if (tensors.contains("features.0.0.weight") && tensors.contains("features.1.0.block.0.0.weight"))
+    return {{"model_type", "efficientnet"}, {"layout", "torchvision"}};
   return Json::object();
 }
 

@@ -109,6 +109,37 @@ struct TimmViT {
   }
 };
 
+/// timm's architecture names say little of what a ViT has: the tensors do.
+Json describe(Json config, const io::TensorMap& tensors) {
+  if (!is_timm(config)) return config;
+  const auto shape = [&](const std::string& key) {
+    const auto found = tensors.find(key);
+    return found == tensors.end() ? std::vector<int64_t>{} : found->second.shape;
+  };
+  const auto patches = shape("patch_embed.proj.weight"), inner = shape("blocks.0.mlp.fc1.weight"),
+             table = shape("pos_embed");
+  GRAFT_CHECK(model, patches.size() == 4 && inner.size() == 2 && table.size() == 3,
+              "the weights have no patch_embed.proj, pos_embed and blocks.0.mlp.fc1: this is no ViT of timm.");
+  int64_t depth = 0;
+  while (tensors.contains(fmt::format("blocks.{}.norm1.weight", depth))) ++depth;
+  const auto side = timm_image_size(config) / patches[2],
+             registers = shape("reg_token").empty() ? 0 : shape("reg_token")[1];
+  Json found{{"embed_dim", patches[0]},
+             {"in_chans", patches[1]},
+             {"patch_size", patches[2]},
+             {"depth", depth},
+             {"reg_tokens", registers},
+             {"mlp_ratio", static_cast<double>(inner[0]) / static_cast<double>(inner[1])},
+             {"class_token", tensors.contains("cls_token")},
+             {"qkv_bias", tensors.contains("blocks.0.attn.qkv.bias")},
+             {"no_embed_class", table[1] == side * side}};
+  if (tensors.contains("norm.weight")) found["fc_norm"] = false;
+  else if (tensors.contains("fc_norm.weight")) found["fc_norm"] = true;
+  if (tensors.contains("blocks.0.ls1.gamma")) found["init_values"] = 1.0;
+  config["vit"] = found;
+  return config;
+}
+
 std::shared_ptr<Model> from_timm(const Json& json, const Task& task) {
   const auto name = json.at("architecture").get<std::string>();
   TimmViT published;
@@ -124,7 +155,8 @@ std::shared_ptr<Model> from_timm(const Json& json, const Task& task) {
     published.no_embed_class = true;
   }
   if (name.find("dinov2") != std::string::npos) published.init_values = 1e-5;
-  const auto c = read_config<TimmViT>(json.value("model_args", Json::object()), published);
+  const auto c = read_config<TimmViT>(json.value("vit", Json::object()),
+                                      read_config<TimmViT>(json.value("model_args", Json::object()), published));
   GRAFT_CHECK(
       model, !c.qk_norm && !c.pre_norm && name.find("clip") == std::string::npos,
       "config.json: `{}` has norms inside the attention or before the first layer, which graft does not compute "
@@ -192,6 +224,7 @@ Architecture vit() {
           .rules = {drop("vit.pooler."), drop("classifier."), drop("head."), drop("fc_norm."), drop("pre_logits."),
                     drop("vit.embeddings.mask_token"), drop("decoder."), drop("decoder_"), drop("mask_token")},
           .language_task = "masked_image",
+          .describe = describe,
           .model_type_for = model_type_for};
 }
 

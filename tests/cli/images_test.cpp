@@ -294,7 +294,7 @@ TEST_P(AdaptedImageRun, ResumedAfterAKillItEndsWithTheSameBytes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Sources, AdaptedImageRun,
-                         testing::Values("vit-hf-classifier", "vit-timm-token", "vit-mae-pretraining"),
+                         testing::Values("vit-hf-classifier", "vit-timm-token", "vit-timm-avg", "vit-mae-pretraining"),
                          [](const auto& info) {
                            std::string name = info.param;
                            for (auto& c : name)

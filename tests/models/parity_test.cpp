@@ -109,7 +109,9 @@ INSTANTIATE_TEST_SUITE_P(Images, Parity,
                                          "resnet-torchvision-bottleneck", "resnet-cifar", "rad-dino-model",
                                          "rad-dino-classifier", "dinov2-swiglu", "efficientnet-hf-classifier",
                                          "efficientnet-timm-b0", "efficientnet-timm-tf-b0", "swin-model",
-                                         "swin-classifier", "swin-timm", "vit-mae-encoder", "vit-mae-pretraining"),
+                                         "swin-classifier", "swin-timm", "vit-mae-encoder", "vit-mae-pretraining",
+                                         "vit-timm-registers", "vit-timm-gap-registers", "resnet-timm-d",
+                                         "resnext-timm", "efficientnet-torchvision"),
                          [](const auto& info) {
                            auto name = info.param;
                            for (auto& c : name)
