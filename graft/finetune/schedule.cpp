@@ -103,7 +103,47 @@ struct SampledSplit {
   Split split{&inputs, &targets};
 };
 
+int64_t most_units(const std::vector<std::string>& units, const UnfreezeOptions& options) {
+  const auto n = static_cast<int64_t>(units.size());
+  return options.max_units < 0 ? n : std::min(n, options.max_units);
+}
+
+std::set<std::string> head_and(const std::vector<std::string>& units, int64_t unfrozen) {
+  std::set<std::string> groups{"head"};
+  groups.insert(units.begin(), units.begin() + unfrozen);
+  return groups;
+}
+
+/// Boundaries but 0 that a chain has while the first `from` to `to` units train; `from` units train afterwards.
+std::set<int64_t> boundaries_of(models::Model& model, const std::string& chain, const std::vector<std::string>& units,
+                                int64_t from, int64_t to) {
+  std::set<int64_t> boundaries;
+  for (int64_t k = from; k <= to; ++k) {
+    model.unfreeze_only(head_and(units, k));
+    boundaries.insert(model.boundary(chain));
+  }
+  model.unfreeze_only(head_and(units, from));
+  boundaries.erase(0);
+  return boundaries;
+}
+
 }  // namespace
+
+std::vector<std::string> unfreezing_order(const models::Model& model, const UnfreezeOptions& options) {
+  std::vector<std::string> units;
+  for (const auto& chain : model.chains)
+    for (const auto& block : chain.blocks)
+      for (const auto& group : block.groups)
+        if (std::find(units.begin(), units.end(), group) == units.end()) units.push_back(group);
+  if (options.order == "last_first") std::reverse(units.begin(), units.end());
+  return units;
+}
+
+std::set<int64_t> boundaries_ahead(models::Model& model, const std::string& chain, const FinetuneOptions& options,
+                                   const features::StoreOptions& store) {
+  const auto units = unfreezing_order(model, options.unfreeze);
+  return boundaries_of(model, chain, units, 0, std::min(store.units_ahead, most_units(units, options.unfreeze)));
+}
 
 struct Schedule::Machine {
   Machine(Setting setting, Hooks hooks)
@@ -126,11 +166,7 @@ struct Schedule::Machine {
       for (const auto decay : s.options.head.weight_decays) trials.push_back({lr, decay});
     GRAFT_CHECK(usage, !trials.empty(),
                 "finetune.head: learning_rates and weight_decays need at least one value each.");
-    for (const auto& chain : s.model.chains)
-      for (const auto& block : chain.blocks)
-        for (const auto& group : block.groups)
-          if (std::find(units.begin(), units.end(), group) == units.end()) units.push_back(group);
-    if (s.options.unfreeze.order == "last_first") std::reverse(units.begin(), units.end());
+    units = unfreezing_order(s.model, s.options.unfreeze);
     result = {{"metric", metric}, {"phases", Json::array()}};
     for (const auto& item : s.model.parameters_by_key())
       if (s.model.group_of(item.key()) == "head") head_start[item.key()] = item.value().detach().clone();
@@ -144,27 +180,15 @@ struct Schedule::Machine {
 
   double sign() const { return train::smaller_is_better(metric) ? -1 : 1; }
 
-  int64_t max_units() const {
-    const auto n = static_cast<int64_t>(units.size());
-    return s.options.unfreeze.max_units < 0 ? n : std::min(n, s.options.unfreeze.max_units);
-  }
+  int64_t max_units() const { return most_units(units, s.options.unfreeze); }
 
-  std::set<std::string> trainable(int64_t unfrozen) const {
-    std::set<std::string> groups{"head"};
-    groups.insert(units.begin(), units.begin() + unfrozen);
-    return groups;
-  }
+  std::set<std::string> trainable(int64_t unfrozen) const { return head_and(units, unfrozen); }
 
   /// Stores what crosses the boundaries that head training and the next unfreezings have, in one pass a split.
   void capture_for(int64_t unfrozen, int64_t ahead) {
     for (const auto& chain : s.model.chains) {
-      std::set<int64_t> boundaries;
-      for (int64_t k = unfrozen; k <= std::min(unfrozen + ahead, max_units()); ++k) {
-        s.model.unfreeze_only(trainable(k));
-        const auto boundary = s.model.boundary(chain.name);
-        if (boundary > 0 && !validation_feed.stored(chain.name, boundary)) boundaries.insert(boundary);
-      }
-      s.model.unfreeze_only(trainable(unfrozen));
+      auto boundaries = boundaries_of(s.model, chain.name, units, unfrozen, std::min(unfrozen + ahead, max_units()));
+      std::erase_if(boundaries, [&](int64_t boundary) { return validation_feed.stored(chain.name, boundary); });
       if (boundaries.empty()) continue;
       const std::vector<int64_t> wanted(boundaries.begin(), boundaries.end());
       capture_split(chain.name, wanted, "training", *s.train.inputs, train_feed);
