@@ -46,8 +46,10 @@ def bert(model, out):
             if file.is_file() and "token" in file.name or file.name.startswith(("vocab", "special")):
                 shutil.copy(file, folder)
         (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": kept}, indent=1))
-        save_file({key: value.contiguous() for key, value in changed.items() if layer(key) < kept}, folder / "model.safetensors",
-                  metadata={"format": "pt"})
+        # A pooler that learned from other blocks saturates on these; the head gets a fresh one.
+        whole = kept == layers and changed is tensors
+        save_file({key: value.contiguous() for key, value in changed.items() if layer(key) < kept and (whole or "pooler." not in key)},
+                  folder / "model.safetensors", metadata={"format": "pt"})
         print(name)
 
     for kept in range(1, layers + 1):

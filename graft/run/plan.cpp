@@ -141,7 +141,8 @@ Json plan_recipe(const Recipe& recipe, Purpose purpose, report::Progress& progre
   };
 
   const auto& f = recipe.finetune;
-  const auto trials = static_cast<int64_t>(f.head.learning_rates.size() * f.head.weight_decays.size());
+  const auto trials = static_cast<int64_t>(f.head.learning_rates.size() * f.head.weight_decays.size()) +
+                      (f.head.closed_form ? 1 : 0);
   model.unfreeze_only({"head"});
   add("head", trials * f.head.epochs, trials * f.head.min_epochs, epoch(), capture);
   disk += static_cast<uint64_t>(stored(blocks));

@@ -145,7 +145,7 @@ class Selection {
     return recipe_.features.folder.empty() ? folder_ / std::to_string(place) : fs::path(recipe_.features.folder);
   }
 
-  /// Texts are read once for all candidates; image files are decoded as each one's preprocessing wants them.
+  /// Texts are read once for all candidates.
   data::Dataset read(Opened& opened) {
     const auto other = opened.kind->of_images() ? "text" : "image";
     GRAFT_CHECK(model, modality_ != other, "it takes {}s, and these data are {}s",
@@ -169,6 +169,22 @@ class Selection {
     if (split == "training") wanted.training_seed = recipe_.seed;
     wanted.progress = [&](int64_t done, int64_t total) { progress_.step("reading, " + split, done, total); };
     return opened.kind->prepare(*opened.loaded.model, examples, wanted);
+  }
+
+  struct Ready {
+    std::shared_ptr<Prepared> split;
+    data::Examples examples;  // without those that turned out to be unusable
+  };
+
+  /// Images are decoded once for all candidates that prepare them alike.
+  Ready training_split(Opened& opened, data::Dataset& dataset) {
+    const auto settings = opened.kind->settings(*opened.loaded.model).dump();
+    if (const auto found = images_.find(settings); opened.kind->of_images() && found != images_.end())
+      return found->second;
+    auto split = std::make_shared<Prepared>(prepare(opened, dataset.train, "training"));
+    Ready ready{split, split->repeated ? *split->repeated : dataset.train};
+    if (opened.kind->of_images()) images_[settings] = ready;
+    return ready;
   }
 
   /// Stores what the head reads, and `ahead` what the coming unfreezings will. Returns seconds, 0 when all was there.
@@ -214,15 +230,14 @@ class Selection {
     auto dataset = read(opened);
     opened.load(recipe_, dataset);
     auto& model = *opened.loaded.model;
-    const auto train = prepare(opened, dataset.train, "training");
-    features::Feed feed(model, *train.inputs);
-    const auto captured = capture(model, *train.inputs, feed, folder_of(place), origin.name);
-    const auto n = train.inputs->size();
-    const double per_example =
-        captured > 0 ? captured / static_cast<double>(n) : seconds_per_example(model, *train.inputs);
+    const auto [train, examples] = training_split(opened, dataset);
+    const auto& inputs = *train->inputs;
+    features::Feed feed(model, inputs);
+    const auto captured = capture(model, inputs, feed, folder_of(place), origin.name);
+    const auto n = inputs.size();
+    const double per_example = captured > 0 ? captured / static_cast<double>(n) : seconds_per_example(model, inputs);
     const auto classifier = own_classifier(opened.source, model);
-    const auto& examples = train.repeated ? *train.repeated : dataset.train;
-    const auto features = select::frozen_features(model, feed, task_, dataset.label_names, examples, train.alignment,
+    const auto features = select::frozen_features(model, feed, task_, dataset.label_names, examples, train->alignment,
                                                   classifier ? classifier->head.get() : nullptr, recipe_.select.sample,
                                                   seed_of(recipe_.seed, {"select", "words"}));
     const auto scoring = Clock::now();
@@ -275,13 +290,12 @@ class Selection {
     auto dataset = read(opened);
     opened.load(recipe_, dataset);
     auto& model = *opened.loaded.model;
-    const auto train = prepare(opened, dataset.train, "training");
+    const auto [train, examples] = training_split(opened, dataset);
     const auto validation = prepare(opened, dataset.validation, "validation");
-    features::Feed feed(model, *train.inputs), judged(model, *validation.inputs);
-    capture(model, *train.inputs, feed, folder_of(facts.place), facts.origin.name);
+    features::Feed feed(model, *train->inputs), judged(model, *validation.inputs);
+    capture(model, *train->inputs, feed, folder_of(facts.place), facts.origin.name);
     capture(model, *validation.inputs, judged, folder_of(facts.place), facts.origin.name);
-    const auto& examples = train.repeated ? *train.repeated : dataset.train;
-    const auto stream = train::task_stream(model, feed, task_, dataset.label_names, examples, train.alignment);
+    const auto stream = train::task_stream(model, feed, task_, dataset.label_names, examples, train->alignment);
     const auto judge =
         train::task_stream(model, judged, task_, dataset.label_names, dataset.validation, validation.alignment);
     metric = recipe_.finetune.metric.empty()
@@ -357,6 +371,7 @@ class Selection {
   bool ahead_;
   report::Progress& progress_;
   std::optional<data::Dataset> texts_;
+  std::map<std::string, Ready> images_;  // by settings of their preparation
   std::string task_, modality_;
   bool every_candidates_ = false;
   int64_t examples_ = 0;

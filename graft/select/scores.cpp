@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <limits>
 #include <numbers>
 
 #include "graft/core/error.h"
+#include "graft/train/ridge.h"
 
 namespace graft::select {
 namespace {
@@ -74,48 +74,8 @@ double evidence(const Tensor& sigma, const Tensor& projected, double outside, do
   return best / n;
 }
 
-/// The singular value decomposition X = U S V', from the eigenvectors of the smaller of X'X and XX': at a fraction of its
-/// cost, and as exact for singular values that weigh anything in a score.
-class Principal {
- public:
-  explicit Principal(const Tensor& x) : x_(x), wide_(x.size(0) <= x.size(1)) {
-    const auto [values, vectors] = at::linalg_eigh(wide_ ? x.matmul(x.t()) : x.t().matmul(x));
-    squares_ = values.clamp_min(0);
-    vectors_ = vectors;
-  }
-  /// [r] squared singular values, ascending; r is the smaller of n and d.
-  const Tensor& squares() const { return squares_; }
-  /// U S, [n, r].
-  Tensor scaled() const { return wide_ ? vectors_ * squares_.sqrt() : x_.matmul(vectors_); }
-  /// S U' y, [r, k].
-  Tensor inner(const Tensor& y) const {
-    return wide_ ? squares_.sqrt().unsqueeze(1) * vectors_.t().matmul(y) : vectors_.t().matmul(x_.t().matmul(y));
-  }
-  /// The squares of U' y, [r, k]; 0 in directions that the matrix does not have.
-  Tensor projected(const Tensor& y) const {
-    if (wide_) return vectors_.t().matmul(y).square();
-    const auto tiny = 1e-13 * squares_.max().clamp_min(1e-300);
-    const auto quotient = inner(y).square() / squares_.clamp_min(1e-300).unsqueeze(1);
-    return at::where((squares_ > tiny).unsqueeze(1), quotient, at::zeros_like(quotient));
-  }
-  /// The squares of W X V, [C, r], for rows that are combinations W of the matrix's own.
-  Tensor combined(const Tensor& w) const {
-    return (wide_ ? w.matmul(scaled()) : w.matmul(x_).matmul(vectors_)).square();
-  }
-  /// The ridge solution (X'X + penalty)^-1 X'y, [d, k].
-  Tensor ridge(const Tensor& y, double penalty) const {
-    const auto divisor = (squares_ + penalty).unsqueeze(1);
-    return wide_ ? x_.t().matmul(vectors_.matmul(vectors_.t().matmul(y) / divisor))
-                 : vectors_.matmul(inner(y) / divisor);
-  }
-
- private:
-  Tensor x_, squares_, vectors_;
-  bool wide_;
-};
-
 double mean_evidence(const Tensor& features, const Tensor& targets) {
-  const Principal principal(features);
+  const train::Principal principal(features);
   const auto projected = principal.projected(targets);
   const auto n = static_cast<double>(features.size(0));
   double sum = 0;
@@ -202,7 +162,7 @@ double h_score(const Tensor& features, const Tensor& labels) {
   const auto indicator = one_hot(c);
   const auto combination = indicator.t() / (indicator.sum(0) * n).sqrt().unsqueeze(1);
   // With S = V diag(l) V' the inverse of (1-a) S + a mu I is known in S's basis; outside of it only a mu is left.
-  const Principal principal(c.features);
+  const train::Principal principal(c.features);
   const auto eigenvalues = principal.squares() / n;
   const auto shrunk = (1 - shrinkage) * eigenvalues + shrinkage * mu;
   const double smallest = 1e-15 * static_cast<double>(std::max(c.n, c.d)) * eigenvalues.max().item<double>();
@@ -272,37 +232,14 @@ double nearest_neighbours(const Tensor& features, const Tensor& labels, int64_t 
 namespace {
 
 /// What each held-out example gets from ridge regression on the other parts, [n, k]. `fold`: the part of each example.
-/// The penalty is chosen within the training parts by leave-one-out: the one with the largest `quality` of what it gives.
 Tensor cross_predicted(const Tensor& features, const Tensor& targets, const Tensor& fold, int64_t folds,
                        const std::function<double(const Tensor& predicted, const Tensor& inside)>& quality) {
   auto predicted = at::zeros_like(targets);
   for (int64_t k = 0; k < folds; ++k) {
     const auto inside = (fold != k).nonzero().squeeze(1), outside = (fold == k).nonzero().squeeze(1);
-    auto x = features.index_select(0, inside), held_out = features.index_select(0, outside);
-    const auto mean = x.mean(0, true);
-    const auto scale = (x - mean).square().mean(0, true).sqrt();
-    const auto divisor = at::where(scale > 1e-12 * (mean.abs() + 1e-300), scale, at::ones_like(scale));
-    x = (x - mean) / divisor;
-    held_out = (held_out - mean) / divisor;
-    auto y = targets.index_select(0, inside);
-    const auto offset = y.mean(0, true);
-    y = y - offset;
-    const Principal principal(x);
-    const auto scaled = principal.scaled(), inner = principal.inner(y), squared = scaled.square();
-    const auto n = static_cast<double>(x.size(0));
-    double best = -std::numeric_limits<double>::infinity(), chosen = 0;
-    for (const double strength : {1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2}) {
-      const auto filter = 1 / (principal.squares() + strength * n);
-      const auto fitted = scaled.matmul(filter.unsqueeze(1) * inner);
-      // Leave-one-out of a linear smoother, exactly: the residual over 1 - its own leverage (and that of the mean).
-      const auto leverage = squared.matmul(filter).unsqueeze(1) + 1 / n;
-      const auto left_out = y - (y - fitted) / (1 - leverage).clamp_min(1e-9);
-      const double value = quality(left_out + offset, inside);
-      if (value <= best) continue;
-      best = value;
-      chosen = strength * n;
-    }
-    predicted.index_copy_(0, outside, held_out.matmul(principal.ridge(y, chosen)) + offset);
+    const auto fit = train::ridge(features.index_select(0, inside), targets.index_select(0, inside),
+                                  [&](const Tensor& given) { return quality(given, inside); });
+    predicted.index_copy_(0, outside, features.index_select(0, outside).matmul(fit.weight.t()) + fit.bias);
   }
   return predicted;
 }
