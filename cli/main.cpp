@@ -43,7 +43,7 @@ void add_run_options(CLI::App& command, Arguments& a) {
   command.add_option("recipe", a.recipe, "recipe in TOML; without one, give --data, --source and --out");
   command.add_option("--source", a.source, "the pretrained model: its folder, or ORG/NAME on the hub");
   command.add_option("--data", a.data, "labelled data: a folder of train, validation, test, or one file");
-  command.add_option("--corpus", a.corpus, "unlabelled text for domain-adaptive pre-training");
+  command.add_option("--corpus", a.corpus, "unlabelled text or images for domain-adaptive pre-training");
   command.add_option("--out", a.out, "folder for the run");
   command.add_option("--set", a.set, "change a key of the recipe: --set finetune.head.epochs=5 (repeatable)")
       ->take_all();

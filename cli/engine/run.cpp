@@ -25,9 +25,14 @@ void print_plan(const Json& plan) {
 }
 
 void print_result(const Json& result) {
-  if (result.contains("adapt"))
-    fmt::print("adapted: held-out perplexity {:.2f} -> {:.2f}\n", result["adapt"]["before"]["perplexity"].get<double>(),
-               result["adapt"]["after"]["perplexity"].get<double>());
+  if (result.contains("adapt")) {
+    const auto& adapted = result["adapt"];
+    const bool perplexity = adapted["after"].contains("perplexity");
+    const auto* measure = perplexity ? "perplexity" : "loss";
+    fmt::print("adapted: held-out {} {:.{}f} -> {:.{}f}\n", perplexity ? "perplexity" : "reconstruction loss",
+               adapted["before"][measure].get<double>(), perplexity ? 2 : 4, adapted["after"][measure].get<double>(),
+               perplexity ? 2 : 4);
+  }
   if (result.contains("finetune")) {
     const auto& f = result["finetune"];
     if (f.contains("verdict"))

@@ -31,8 +31,24 @@ std::unique_ptr<train::Phase> Adaptation::phase() const {
   plan.epochs = head_alone_ ? options_.head_epochs : options_.epochs;
   plan.patience = head_alone_ ? 0 : options_.patience;
   plan.metric = "loss";
+  if (objective_.settings) objective_.settings(head_alone_, plan);
   plan.start_metric = result_.at(head_alone_ ? "random_head" : "before").at("loss").get<double>();
   return std::make_unique<train::Phase>(model_, plan, training_, *objective_.training, *objective_.held_out, seed_);
+}
+
+Json Adaptation::measured(double loss) const {
+  Json values{{"loss", loss}};
+  if (objective_.perplexity) values["perplexity"] = std::exp(loss);
+  return values;
+}
+
+std::string Adaptation::number(const Json& values) const {
+  return objective_.perplexity ? fmt::format("{:.2f}", values.at("perplexity").get<double>())
+                               : fmt::format("{:.4f}", values.at("loss").get<double>());
+}
+
+std::string Adaptation::told(const Json& values) const {
+  return (objective_.perplexity ? "perplexity " : "reconstruction loss ") + number(values);
 }
 
 double Adaptation::held_out_loss() const {
@@ -61,13 +77,12 @@ void Adaptation::run_phase(const std::string& title) {
                           fmt::format("loss {:.4f}", loss));
   };
   hooks.epoch_done = [&](const Json& epoch) {
-    const double perplexity = std::exp(epoch["validation_loss"].get<double>());
     auto entry = epoch;
     entry["phase"] = title;
-    entry["perplexity"] = perplexity;
+    entry.update(measured(epoch["validation_loss"].get<double>()));
     hooks_.journal("epoch", entry);
-    hooks_.progress->line(fmt::format("{}, epoch {}/{}: held-out perplexity {:.2f}", title,
-                                      epoch["epoch"].get<int64_t>(), phase_->plan().epochs, perplexity));
+    hooks_.progress->line(fmt::format("{}, epoch {}/{}: held-out {}", title, epoch["epoch"].get<int64_t>(),
+                                      phase_->plan().epochs, told(entry)));
     save(false);
   };
   try {
@@ -80,17 +95,13 @@ void Adaptation::run_phase(const std::string& title) {
 }
 
 void Adaptation::run() {
-  const auto measured = [](double loss) { return Json{{"loss", loss}, {"perplexity", std::exp(loss)}}; };
   const auto started = std::chrono::steady_clock::now();
-  hooks_.progress->title(fmt::format("Adapting to the domain: {} language modelling",
-                                     objective_.name == "causal_lm" ? "causal" : "masked"));
+  hooks_.progress->title("Adapting to the domain: " + objective_.title);
   if (!phase_) {
     const auto loss = held_out_loss();
     result_[head_alone_ ? "random_head" : "before"] = measured(loss);
     hooks_.journal("adapt_start", result_);
-    hooks_.progress->line(fmt::format("{} documents in {} sequences; held-out perplexity {:.2f}",
-                                      result_["documents"].get<int64_t>(), objective_.training->size(),
-                                      std::exp(loss)));
+    hooks_.progress->line(fmt::format("{}; held-out {}", objective_.material, told(measured(loss))));
   }
   if (head_alone_) {
     run_phase("adapt, head alone");
@@ -105,9 +116,7 @@ void Adaptation::run() {
   entry["phase"] = "adapt";
   entry["seconds"] = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   hooks_.journal("phase_end", entry);
-  hooks_.progress->line(fmt::format("held-out perplexity {:.2f} -> {:.2f}",
-                                    result_["before"]["perplexity"].get<double>(),
-                                    result_["after"]["perplexity"].get<double>()));
+  hooks_.progress->line(fmt::format("held-out {} -> {}", told(result_["before"]), number(result_["after"])));
 }
 
 }  // namespace graft::adapt

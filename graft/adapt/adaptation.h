@@ -1,5 +1,5 @@
-// Domain-adaptive pre-training (Gururangan et al. 2020): language modelling on the domain's own text, masked or causal as
-// the source was pretrained, all weights learning, held-out loss before and after, best weights kept.
+// Domain-adaptive pre-training (Gururangan et al. 2020) on the domain's own text or images, by what the source was
+// pretrained with, all weights learning, held-out loss before and after, best weights kept.
 #pragma once
 
 #include <functional>
@@ -20,13 +20,13 @@ struct Hooks {
 
 class Adaptation {
  public:
-  /// `model` has the objective's language head; a `fresh_head` first learns alone. `objective` must outlive this.
+  /// `model` has the objective's head; a `fresh_head` first learns alone. `objective` must outlive this.
   Adaptation(models::Model& model, const Objective& objective, const AdaptOptions& options,
              const train::TrainOptions& training, uint64_t seed, bool fresh_head, Hooks hooks);
   void resume(const Json& state, const Tensors& tensors);
   /// Leaves the best weights in the model. Throws Interrupted after having saved.
   void run();
-  /// Held-out loss and perplexity before and after. With a fresh head "before" is taken when the head has learned on the
+  /// Held-out loss (of texts perplexity too) before and after. With a fresh head "before" is taken when the head has learned on the
   /// source's features, and "random_head" before that: so before and after compare encoders, not heads.
   const Json& result() const { return result_; }
 
@@ -34,6 +34,9 @@ class Adaptation {
   /// The phase that is due: the fresh head alone, or everything.
   std::unique_ptr<train::Phase> phase() const;
   double held_out_loss() const;
+  Json measured(double loss) const;              // loss, and perplexity where there is one
+  std::string number(const Json& values) const;  // for people: the one of these that the objective is judged by
+  std::string told(const Json& values) const;    // the same with its name
   void save(bool must) const;
   void run_phase(const std::string& title);
 

@@ -85,6 +85,9 @@ Objective read_objective(const std::string& name, models::Model& model, const da
                                        : masked(model, tokenizer, vocab_size, options, max_length, seed);
   check_sides(objective, options);
   objective.counts["sequences"] = objective.training->size();
+  objective.title = fmt::format("{} language modelling", name == "causal_lm" ? "causal" : "masked");
+  objective.material = fmt::format("{} documents in {} sequences", objective.counts["documents"].get<int64_t>(),
+                                   objective.training->size());
   return objective;
 }
 

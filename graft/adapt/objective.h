@@ -4,15 +4,21 @@
 #include "graft/adapt/options.h"
 #include "graft/data/language/options.h"
 #include "graft/data/tokenizers/tokenizer.h"
-#include "graft/train/stream.h"
+#include "graft/train/phase.h"
 
 namespace graft::adapt {
 
 struct Objective {
-  std::string name;              // masked_lm, causal_lm
+  std::string name;              // masked_lm, causal_lm, masked_image
   std::shared_ptr<void> corpus;  // what the streams read
   std::shared_ptr<train::Stream> training, held_out;
-  Json counts;  // documents, held_out_documents, sequences
+  Json counts;                  // documents, held_out_documents, sequences; images, held_out_images
+  std::string title, material;  // for people: "masked language modelling", "200 documents in 31 sequences"
+  bool perplexity = true;       // the exponential of the loss means something
+  /// What the objective's paper trains a phase with; empty: the recipe's settings.
+  std::function<void(bool head_alone, train::PhasePlan& plan)> settings = {};
+  /// Writes what the model makes of some held-out examples, for people to look at; may be empty.
+  std::function<void(const std::filesystem::path& folder)> write_samples = {};
 };
 
 /// Reads the corpus for `model`, whose head is of `name`. `vocab_size`: rows of the model's embedding.

@@ -33,4 +33,8 @@ std::string Sha256::hex() {
 
 std::string sha256(std::string_view bytes) { return Sha256().update(bytes).hex(); }
 
+double unit_hash(std::string_view bytes) {
+  return static_cast<double>(std::stoull(sha256(bytes).substr(0, 15), nullptr, 16)) * 0x1.0p-60;
+}
+
 }  // namespace graft

@@ -26,4 +26,7 @@ class Sha256 {
 
 std::string sha256(std::string_view bytes);
 
+/// The first 60 bits of the hash as a number in [0, 1).
+double unit_hash(std::string_view bytes);
+
 }  // namespace graft

@@ -46,11 +46,6 @@ std::string text_of(const fs::path& file, const Row& row, const std::string& col
   return value;
 }
 
-/// The first 60 bits of the text's hash as a number in [0, 1).
-double place_of(const std::string& text) {
-  return static_cast<double>(std::stoull(sha256(text).substr(0, 15), nullptr, 16)) * 0x1.0p-60;
-}
-
 }  // namespace
 
 CorpusSummary for_each_document(const CorpusOptions& options, const std::function<void(std::string_view, bool)>& use) {
@@ -64,7 +59,7 @@ CorpusSummary for_each_document(const CorpusOptions& options, const std::functio
     const auto column = file.extension() == ".txt" ? std::string("text") : options.text;
     auto skipped = for_each_row(file, options.bad_rows == "skip" ? BadRows::skip : BadRows::stop, [&](const Row& row) {
       const auto text = text_of(file, row, column);
-      const bool held_out = place_of(text) < options.held_out_fraction;
+      const bool held_out = unit_hash(text) < options.held_out_fraction;
       use(text, held_out);
       ++all.documents;
       all.held_out += held_out;

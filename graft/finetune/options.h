@@ -72,6 +72,7 @@ struct FullOptions {
 struct FinetuneOptions {
   std::string metric;
   double min_improvement = 0.002;
+  std::string batch_norm = "source";
   HeadOptions head;
   UnfreezeOptions unfreeze;
   FullOptions full;
@@ -82,6 +83,9 @@ struct FinetuneOptions {
           "validation metric that decides; empty: by task (accuracy, macro_f1 when a class has over 60 %)");
     field("min_improvement", min_improvement,
           "smaller gains, or gains within half a bootstrap standard error, count as none");
+    field("batch_norm", batch_norm,
+          "statistics of frozen batch norms: source, or target for an estimate on the training examples before phase 1 "
+          "(AdaBN, Li et al. 2017)");
     field("head", head, "phase 1");
     field("unfreeze", unfreeze, "phase 2");
     field("full", full, "phase 3");

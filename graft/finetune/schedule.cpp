@@ -9,6 +9,7 @@
 #include "graft/finetune/closed_form.h"
 #include "graft/finetune/verdict.h"
 #include "graft/io/fields.h"
+#include "graft/train/batch_norm_statistics.h"
 
 namespace graft::finetune {
 namespace {
@@ -34,8 +35,9 @@ struct State {
   int64_t units_without_gain = 0;
   double metric = 0;  // of the best weights so far
   double after_head = 0;
-  bool measured = false;  // the source itself was
-  double of_source = 0;   // its metric
+  bool measured = false;    // the source itself was
+  double of_source = 0;     // its metric
+  bool statistics = false;  // of batch norms were estimated on the target
   bool in_phase = false;
   double phase_seconds = 0;  // spent before an interruption
 
@@ -51,6 +53,7 @@ struct State {
     field("after_head", after_head, "");
     field("measured", measured, "");
     field("of_source", of_source, "");
+    field("statistics", statistics, "");
     field("in_phase", in_phase, "");
     field("phase_seconds", phase_seconds, "");
   }
@@ -245,6 +248,8 @@ struct Schedule::Machine {
     else
       for (const auto& [key, value] : current_weights()) tensors["weights." + key] = value;
     for (const auto& [key, value] : best_head) tensors["sweep." + key] = value;
+    if (state.statistics)
+      for (const auto& item : s.model.buffers_by_key()) tensors["statistics." + item.key()] = item.value();
     return tensors;
   }
 
@@ -407,9 +412,26 @@ struct Schedule::Machine {
     hooks.progress->line(fmt::format("the source as it is: validation {} {:.4f}", metric, state.of_source));
   }
 
+  /// AdaBN: the state before phase 1. Stores are named by what the model holds, so they follow.
+  void estimate_statistics() {
+    if (s.options.batch_norm != "target" || state.statistics) return;
+    const auto started = std::chrono::steady_clock::now();
+    const auto norms = train::estimate_batch_norm(
+        s.model, *s.train.inputs, s.store.capture_tokens,
+        [&](int64_t done, int64_t total) { hooks.progress->step("statistics of batch norms", done, total); });
+    GRAFT_CHECK(usage, norms > 0,
+                "finetune.batch_norm: the source has no batch norm whose statistics could be estimated; leave it at "
+                "source.");
+    state.statistics = true;
+    hooks.journal("batch_norm",
+                  {{"norms", norms}, {"examples", s.train.inputs->size()}, {"seconds", seconds_since(started)}});
+    hooks.progress->line(fmt::format("statistics of {} batch norms estimated on the {} training examples (AdaBN)",
+                                     norms, s.train.inputs->size()));
+  }
+
   void head() {
-    hooks.progress->title(
-        fmt::format("Phase 1: the head only ({} settings)", trials.size()));
+    estimate_statistics();
+    hooks.progress->title(fmt::format("Phase 1: the head only ({} settings)", trials.size()));
     s.model.unfreeze_only({"head"});
     capture_for(0, s.store.units_ahead);
     measure_source();
@@ -423,7 +445,9 @@ struct Schedule::Machine {
       }
       run_phase(title_of(trials[state.trial]));
       const double value = phase->state().best;
-      const bool best = state.best_trial < 0 || sign() * (value - state.best_trial_metric) > 0;
+      // A learned head is the better start for what follows, unless the closed form is better beyond chance.
+      const double lead = trials[state.trial].closed_form ? 2 * smallest_gain(phase->predictions()) : 0;
+      const bool best = state.best_trial < 0 || sign() * (value - state.best_trial_metric) > lead;
       hooks.journal("trial", {{"learning_rate", trials[state.trial].learning_rate},
                               {"weight_decay", trials[state.trial].weight_decay},
                               {"closed_form", trials[state.trial].closed_form},
@@ -509,6 +533,7 @@ struct Schedule::Machine {
     const auto some = pick(s.train, "train"), judged = pick(s.validation, "validation");
     const auto with_features = on_features(some, judged);
     const auto random_model = s.random_copy();
+    if (state.statistics) train::estimate_batch_norm(*random_model, *s.train.inputs, s.store.capture_tokens);
     const auto with_random = trained_on_sample(*random_model, some, judged, "a random copy");
     s.model.unfreeze_only({"head"});
     features::Feed none(s.model, some.inputs);
@@ -651,11 +676,13 @@ struct Schedule::Machine {
     io::read_value(json.at("machine"), state, "state", mistakes);
     GRAFT_CHECK(disk, mistakes.empty(), "the checkpoint's state cannot be read: {}", listed(mistakes));
     result = json.at("result");
-    Tensors weights;
+    Tensors weights, statistics;
     for (const auto& [name, value] : tensors) {
       if (name.starts_with("weights.")) weights[name.substr(8)] = value;
+      if (name.starts_with("statistics.")) statistics[name.substr(11)] = value;
       if (name.starts_with("sweep.")) best_head[name.substr(6)] = value.clone();
     }
+    put(statistics);
     put(weights);
     if (!state.in_phase) return;
     if (state.stage == "head") phase = head_phase(state.trial, train, validation, s.model, trial_name(state.trial));

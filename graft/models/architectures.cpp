@@ -8,17 +8,17 @@
 namespace graft::models {
 
 const std::vector<Architecture>& architectures() {
-  static const std::vector<Architecture> kTable{bert(),     roberta(), deberta(),     deberta_v2(),
-                                                cxr_bert(), llama(),   gpt_bigcode(), starcoder2(),
-                                                resnet(),   vit(),     dinov2(),      efficientnet()};
+  static const std::vector<Architecture> kTable{bert(),   roberta(),      deberta(),    deberta_v2(), cxr_bert(),
+                                                llama(),  gpt_bigcode(),  starcoder2(), resnet(),     vit(),
+                                                dinov2(), efficientnet(), swin(),       vit_mae()};
   return kTable;
 }
 
 const Architecture& find_architecture(const Json& config) {
   const auto type = is_timm(config) ? timm_family(config["architecture"]) : config.value("model_type", std::string());
   GRAFT_CHECK(model, !is_timm(config) || !type.empty(),
-              "config.json: timm's `{}` is not an architecture that graft runs; known are vit_*, resnet*, resnext* and "
-              "efficientnet_b*.",
+              "config.json: timm's `{}` is not an architecture that graft runs; known are vit_*, swin_*, resnet*, "
+              "resnext* and efficientnet_b*.",
               config["architecture"].get<std::string>());
   std::vector<std::string> known;
   for (const auto& row : architectures()) {

@@ -32,9 +32,12 @@ struct Architecture {
   std::vector<KeyRule> rules;                                  // tried on every key that no parameter has
   std::vector<std::pair<std::string, std::string>> tied = {};  // (alias in some files, the parameter that it equals)
   std::string exported_type = {};  // model_type of what graft writes, where transformers knows only a relative ("bert")
-  std::string language_task = "masked_lm";  // what it was pretrained for: masked_lm, causal_lm
+  /// What it was pretrained for, and `adapt` goes on with: masked_lm, causal_lm, masked_image; "" for none of these.
+  std::string language_task = "masked_lm";
   /// Adds to the configuration what only the shapes of the tensors tell (timm and torchvision leave widths out).
   Json (*describe)(Json config, const io::TensorMap& tensors) = nullptr;
+  /// model_type of what graft writes for a task, where transformers has its class in another family (ViT and ViT-MAE).
+  std::string (*model_type_for)(const Task& task) = nullptr;
 };
 
 const std::vector<Architecture>& architectures();
@@ -54,6 +57,8 @@ Architecture llama();
 Architecture roberta();
 Architecture starcoder2();
 Architecture resnet();
+Architecture swin();
 Architecture vit();
+Architecture vit_mae();
 
 }  // namespace graft::models

@@ -4,6 +4,7 @@ namespace graft::models {
 
 std::string timm_family(const std::string& name) {
   if (name.starts_with("vit_")) return "vit";
+  if (name.starts_with("swin_") && !name.starts_with("swin_s3")) return "swin";
   for (const auto* start : {"efficientnet_b", "tf_efficientnet_b"})
     if (name.starts_with(start)) return "efficientnet";
   for (const auto* start : {"resnet", "resnext", "wide_resnet", "tv_resnet", "gluon_resnet"})

@@ -12,7 +12,7 @@ inline bool is_timm(const Json& config) {
   return config.contains("architecture") && config["architecture"].is_string() && !config.contains("model_type");
 }
 
-/// "vit", "resnet", "efficientnet": graft's family of a timm architecture; "" when it has none.
+/// "vit", "swin", "resnet", "efficientnet": graft's family of a timm architecture; "" when it has none.
 std::string timm_family(const std::string& architecture);
 
 /// Side of the images: `model_args.img_size`, else `pretrained_cfg.input_size`, else 224.

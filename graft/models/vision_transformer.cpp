@@ -203,11 +203,37 @@ Tensor VisionTransformer::encode(const Tensor& tokens) {
   return x.view({B, T, -1});
 }
 
+int64_t seen_patches(int64_t patches, double mask_ratio) {
+  return static_cast<int64_t>(static_cast<double>(patches) * (1 - mask_ratio));
+}
+
+void VisionTransformer::mask_patches(double ratio) {
+  mask_ratio = ratio;
+  chains.front().blocks.front().writes.emplace_back("ids_restore");
+}
+
+Tensor VisionTransformer::leave_out(const Tensor& tokens, const Rows& noise, Activations& embedded) const {
+  const auto B = tokens.size(0), S = options.special_tokens(), L = tokens.size(1) - S, C = tokens.size(2);
+  GRAFT_CHECK(data, noise.values.dim() == 2 && noise.values.size(0) == B && noise.values.size(1) == L,
+              "noise: expected one value for each of the {} patches of {} images.", L, B);
+  const auto shuffled = noise.values.argsort(/*stable=*/true, 1, false);
+  const auto kept = shuffled.narrow(1, 0, seen_patches(L, *mask_ratio));
+  embedded.kept["ids_restore"] = {shuffled.argsort(/*stable=*/true, 1, false), noise.lengths};
+  const auto patches = tokens.narrow(1, S, L).gather(1, kept.unsqueeze(-1).expand({-1, -1, C}));
+  return torch::cat({tokens.narrow(1, 0, S), patches}, 1);
+}
+
 Activations VisionTransformer::forward_block(const Chain&, int64_t index, Activations x, const ReadIndex* needed) {
   if (index == 0) {
-    const auto tokens = embed(x.kept.at("pixel_values").values);
-    const auto B = tokens.size(0), T = tokens.size(1);
+    const auto& pixels = x.kept.at("pixel_values");
+    auto tokens = embed(pixels.values);
     Activations embedded;
+    if (mask_ratio) {
+      embedded.kept["pixel_values"] = pixels;  // the decoder's target
+      if (const auto noise = x.kept.find("noise"); noise != x.kept.end())
+        tokens = leave_out(tokens, noise->second, embedded);
+    }
+    const auto B = tokens.size(0), T = tokens.size(1);
     embedded.hidden = {tokens.reshape({B * T, -1}), std::vector<int64_t>(B, T)};
     narrow_to(embedded.hidden, needed);
     return embedded;

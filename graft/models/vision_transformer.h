@@ -3,6 +3,8 @@
 // Shapes:  B images, T tokens of an image (special ones first), N = B * T, C channels, F inner channels.
 #pragma once
 
+#include <optional>
+
 #include "graft/models/model.h"
 #include "graft/nn/activation.h"
 #include "graft/nn/convolution.h"
@@ -66,6 +68,10 @@ struct VisionTransformer : Model {
   /// Throws Kind::model for a configuration that cannot be computed.
   VisionTransformer(VisionNames names, VisionOptions options);
 
+  /// Where a batch has the slot "noise" (B, L), the patches with the largest values are left out, so many that `ratio` of
+  /// the L are missing; the slot "ids_restore" (B, L) then says where each patch stands in the order of the noise.
+  void mask_patches(double ratio);
+
   VisionNames names;
   VisionOptions options;
 
@@ -76,10 +82,20 @@ struct VisionTransformer : Model {
  protected:
   Activations forward_block(const Chain& chain, int64_t index, Activations x, const ReadIndex* needed) override;
 
+  /// tokens (B, T, C) with positions -> those that are seen.
+  Tensor leave_out(const Tensor& tokens, const Rows& noise, Activations& embedded) const;
+
+  std::optional<double> mask_ratio;
   nn::Conv2d patches{nullptr};
   Tensor class_token, positions, registers, mask_token;
   std::vector<VisionLayer> layers;
   nn::LayerNorm norm{nullptr};
 };
+
+/// How many of `patches` an encoder sees, rounded down as the reference does.
+int64_t seen_patches(int64_t patches, double mask_ratio);
+
+/// From the config.json of a ViT as transformers writes it.
+VisionOptions transformers_vit_options(const Json& config);
 
 }  // namespace graft::models

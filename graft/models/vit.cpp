@@ -7,6 +7,7 @@
 #include "graft/models/architectures.h"
 #include "graft/models/config.h"
 #include "graft/models/image_heads.h"
+#include "graft/models/mae_decoder.h"
 #include "graft/models/timm.h"
 #include "graft/models/vision_transformer.h"
 
@@ -37,7 +38,16 @@ struct ViTConfig {
   }
 };
 
-std::shared_ptr<Model> from_transformers(const Json& json, const Task& task) {
+/// The head of masked_image, with what the encoder must do for it.
+void pretrain(VisionTransformer& model, const Json& json) {
+  const auto config = read_config<MaskedImageConfig>(json);
+  model.mask_patches(config.mask_ratio);
+  model.head = std::make_shared<MaskedImageHead>(config, model.options);
+}
+
+}  // namespace
+
+VisionOptions transformers_vit_options(const Json& json) {
   const auto c = read_config<ViTConfig>(json);
   VisionOptions o;
   o.hidden_size = c.hidden_size;
@@ -52,10 +62,18 @@ std::shared_ptr<Model> from_transformers(const Json& json, const Task& task) {
   o.qkv_bias = c.qkv_bias;
   o.hidden_dropout = o.position_dropout = c.hidden_dropout_prob;
   o.attention_dropout = c.attention_probs_dropout_prob;
+  return o;
+}
+
+namespace {
+
+std::shared_ptr<Model> from_transformers(const Json& json, const Task& task) {
+  const auto o = transformers_vit_options(json);
   const auto model = std::make_shared<VisionTransformer>(VisionNames::transformers("vit", false), o);
-  ImageHeadOptions head{.pooling = Pooling::first, .width = c.hidden_size, .classifier = "classifier"};
-  model->head =
-      task.kind == "features" ? image_features(head, "vit.pooler.dense") : image_classifier(head, task.num_labels);
+  const ImageHeadOptions head{.pooling = Pooling::first, .width = o.hidden_size, .classifier = "classifier"};
+  if (task.kind == "masked_image") pretrain(*model, json);
+  else if (task.kind == "features") model->head = image_features(head, "vit.pooler.dense");
+  else model->head = image_classifier(head, task.num_labels);
   return model;
 }
 
@@ -147,7 +165,8 @@ std::shared_ptr<Model> from_timm(const Json& json, const Task& task) {
                         .norm_eps = 1e-6,
                         .dropout = c.drop_rate};
   if (task.kind == "features") head.pooling = Pooling::none;
-  model->head = task.kind == "features" ? image_features(head) : image_classifier(head, task.num_labels);
+  if (task.kind == "masked_image") pretrain(*model, json);
+  else model->head = task.kind == "features" ? image_features(head) : image_classifier(head, task.num_labels);
   return model;
 }
 
@@ -157,8 +176,11 @@ std::shared_ptr<Model> create(const Json& json, const Task& task) {
 
 std::string class_name(const Task& task) {
   if (task.kind == "features") return "ViTModel";
+  if (task.kind == "masked_image") return "ViTMAEForPreTraining";
   return task.num_labels > 0 && task.kind != "tokens" ? "ViTForImageClassification" : "";
 }
+
+std::string model_type_for(const Task& task) { return task.kind == "masked_image" ? "vit_mae" : "vit"; }
 
 }  // namespace
 
@@ -168,8 +190,9 @@ Architecture vit() {
           .create = create,
           .class_name = class_name,
           .rules = {drop("vit.pooler."), drop("classifier."), drop("head."), drop("fc_norm."), drop("pre_logits."),
-                    drop("vit.embeddings.mask_token"), drop("decoder.")},
-          .language_task = ""};
+                    drop("vit.embeddings.mask_token"), drop("decoder."), drop("decoder_"), drop("mask_token")},
+          .language_task = "masked_image",
+          .model_type_for = model_type_for};
 }
 
 }  // namespace graft::models

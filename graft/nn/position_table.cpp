@@ -22,4 +22,19 @@ torch::Tensor resized_positions(const torch::Tensor& table, int64_t prefix, int6
   return torch::cat({table[0].narrow(0, 0, prefix), patches});
 }
 
+torch::Tensor sincos_positions(int64_t height, int64_t width, int64_t channels, int64_t prefix) {
+  GRAFT_ASSERT(channels % 4 == 0);
+  const auto exact = torch::TensorOptions().dtype(torch::kFloat64);
+  const auto quarter = channels / 4;
+  const auto frequency = torch::pow(10000.0, -torch::arange(quarter, exact) / static_cast<double>(quarter));
+  const auto waves = [&](const torch::Tensor& place) {
+    const auto angle = torch::outer(place, frequency);
+    return torch::cat({angle.sin(), angle.cos()}, 1);
+  };
+  const auto row = torch::arange(height, exact).repeat_interleave(width),
+             column = torch::arange(width, exact).repeat({height});
+  const auto patches = torch::cat({waves(column), waves(row)}, 1);
+  return torch::cat({torch::zeros({prefix, channels}, exact), patches}).to(torch::kFloat32).unsqueeze(0);
+}
+
 }  // namespace graft::nn

@@ -15,4 +15,9 @@ enum class PositionRule {
 torch::Tensor resized_positions(const torch::Tensor& table, int64_t prefix, int64_t height, int64_t width,
                                 PositionRule rule);
 
+/// The fixed table of masked autoencoders (He et al. 2022): `prefix` rows of 0, then for each patch the sines and cosines of
+/// its column, then of its row, with wave lengths from 2 pi to 10000 * 2 pi -> (1, prefix + height * width, channels).
+/// `channels` must be a multiple of 4.
+torch::Tensor sincos_positions(int64_t height, int64_t width, int64_t channels, int64_t prefix);
+
 }  // namespace graft::nn

@@ -8,12 +8,21 @@
 namespace graft::run {
 namespace {
 
+/// Of masked autoencoding. timm has no class with a decoder, so there neither these nor the decoder are written.
+constexpr const char* kObjective[] = {"mask_ratio",
+                                      "norm_pix_loss",
+                                      "decoder_hidden_size",
+                                      "decoder_intermediate_size",
+                                      "decoder_num_hidden_layers",
+                                      "decoder_num_attention_heads"};
+
 Json config_of(const models::Source& source, const models::Task& task, const std::vector<std::string>& label_names) {
   auto config = source.config;
   // timm and bare checkpoints: what was read from shapes is left out, the labels are named as there.
   if (models::is_timm(config) || config.contains("layout")) {
     config.erase(source.architecture->model_type);
-    config = models::timm_config_with_labels(config, task.kind == "features" ? 0 : task.num_labels, label_names);
+    for (const auto* key : kObjective) config.erase(key);
+    config = models::timm_config_with_labels(config, task.num_labels, label_names);
     if (task.kind == "multilabel") config["problem_type"] = "multi_label_classification";
     else if (task.kind == "regression") config["problem_type"] = "regression";
     else config.erase("problem_type");
@@ -21,12 +30,14 @@ Json config_of(const models::Source& source, const models::Task& task, const std
   }
   config["architectures"] = {source.architecture->class_name(task)};
   const auto& exported = source.architecture->exported_type;
-  config["model_type"] = exported.empty() ? source.architecture->model_type : exported;
+  config["model_type"] = source.architecture->model_type_for ? source.architecture->model_type_for(task)
+                         : exported.empty()                  ? source.architecture->model_type
+                                                             : exported;
   config.erase("auto_map");  // the code of the source's repository is not needed
   for (const auto* key : {"dtype", "torch_dtype"}) config.erase(key);
   config["torch_dtype"] = "float32";
   for (const auto* key : {"id2label", "label2id", "problem_type", "_name_or_path"}) config.erase(key);
-  if (task.kind == "masked_lm" || task.kind == "causal_lm" || task.kind == "features") return config;
+  if (task.num_labels == 0) return config;  // features, and what was pretrained for
   Json names = Json::object(), ids = Json::object();
   for (int64_t i = 0; i < task.num_labels; ++i) {
     const auto name = i < static_cast<int64_t>(label_names.size()) ? label_names[i] : "LABEL_" + std::to_string(i);
@@ -45,11 +56,12 @@ Json config_of(const models::Source& source, const models::Task& task, const std
 std::string card_text(const ModelCard& card, const std::vector<std::string>& label_names) {
   std::string text = "---\nlibrary_name: transformers\n";
   text += fmt::format("base_model: {}\n", card.base_model);
-  text += fmt::format("pipeline_tag: {}\n---\n\n", card.of_images             ? "image-classification"
-                                                   : card.task == "tokens"    ? "token-classification"
-                                                   : card.task == "masked_lm" ? "fill-mask"
-                                                   : card.task == "causal_lm" ? "text-generation"
-                                                                              : "text-classification");
+  text += fmt::format("pipeline_tag: {}\n---\n\n", card.task == "masked_image" ? "image-feature-extraction"
+                                                   : card.of_images            ? "image-classification"
+                                                   : card.task == "tokens"     ? "token-classification"
+                                                   : card.task == "masked_lm"  ? "fill-mask"
+                                                   : card.task == "causal_lm"  ? "text-generation"
+                                                                               : "text-classification");
   text += fmt::format("# {} for {}\n\nFine-tuned by graft from `{}`.\n", card.base_model, card.task, card.base_model);
   if (!label_names.empty()) text += "\nLabels: " + listed(label_names, 50) + ".\n";
   if (card.result.contains("verdict")) text += "\n" + card.result["verdict"]["sentence"].get<std::string>() + "\n";
@@ -78,7 +90,9 @@ std::string export_model(const std::filesystem::path& folder, const models::Sour
   const auto making = io::temporary_beside(folder);
   io::remove_all(making);
   io::make_folder(making);
-  const auto tensors = adapters ? models::peft_tensors(model) : models::without_adapters(model);
+  auto tensors = adapters ? models::peft_tensors(model) : models::without_adapters(model);
+  if (task.kind == "masked_image" && models::is_timm(source.config))
+    std::erase_if(tensors, [](const auto& item) { return item.first.starts_with("decoder."); });
   const auto* weights = adapters ? "adapter_model.safetensors" : "model.safetensors";
   const auto hash = io::write_safetensors(making / weights, models::to_views(tensors));
   if (adapters) {

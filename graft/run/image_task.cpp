@@ -1,12 +1,72 @@
 #include "graft/run/image_task.h"
 
+#include <algorithm>
+
+#include "graft/adapt/masked_image.h"
 #include "graft/core/error.h"
+#include "graft/core/hash.h"
+#include "graft/core/random.h"
 #include "graft/io/fields.h"
+#include "graft/train/supervised.h"
 
 namespace graft::run {
 
 ImageTask::ImageTask(const models::Source& source, data::ImageOptions options)
     : source_(source), options_(std::move(options)), preprocessing_(data::read_preprocessing(source.folder)) {}
+
+void ImageTask::settle_adaptation(models::Source& source, const adapt::AdaptOptions& options) const {
+  const auto& o = options.images;
+  source.config["mask_ratio"] = o.mask_ratio;
+  source.config["norm_pix_loss"] = o.normalise_targets;
+  const auto& tensors = source.checkpoint.tensors;
+  if (std::any_of(tensors.begin(), tensors.end(), [](const auto& t) { return t.first.starts_with("decoder."); }))
+    return;
+  source.config["decoder_hidden_size"] = o.decoder_width;
+  source.config["decoder_intermediate_size"] = 4 * o.decoder_width;
+  source.config["decoder_num_hidden_layers"] = o.decoder_layers;
+  source.config["decoder_num_attention_heads"] = o.decoder_heads;
+}
+
+adapt::Objective ImageTask::objective(models::Model& model, const models::Source&, const adapt::AdaptOptions& options,
+                                      uint64_t seed, const std::function<void(int64_t, int64_t)>& progress) {
+  const auto listed = data::list_images({options.corpus});
+  files_ = listed.files;
+  const auto& names = listed.dataset.test.texts;
+  const auto limit = options.max_documents > 0 ? std::min(options.max_documents, names.size()) : names.size();
+  // Whether an image is held out depends on its name below the corpus alone, so a corpus that grows keeps its sides.
+  data::Ragged<char> sides[2];
+  for (const auto i : train::sample(names.size(), limit, seed_of(seed, {"adapt", "images"}))) {
+    const auto name = std::string(names.text(i));
+    const auto below = std::filesystem::path(name).lexically_relative(options.corpus).generic_string();
+    const bool held = unit_hash(below) < options.held_out_fraction;
+    sides[held].push_back(names[i]);
+  }
+  GRAFT_CHECK(data, sides[0].size() > 0 && sides[1].size() > 0,
+              "{}: {} images are too few to hold any out; give more images, or raise adapt.held_out_fraction.",
+              options.corpus, limit);
+  data::AugmentOptions augment = options_.augment;
+  if (!augment.enabled) {
+    augment = {.enabled = true, .smallest_crop = options.images.smallest_crop};
+  }
+  augment.views = 1;  // they are drawn in each epoch here
+  augment.mixup = augment.cutmix = 0;
+  data::SkippedRows skipped;
+  const auto bad_rows = options.bad_rows == "skip" ? data::BadRows::skip : data::BadRows::stop;
+  std::shared_ptr<features::ImageInputs> inputs[2];
+  for (const bool held : {false, true}) {
+    inputs[held] = std::make_shared<features::ImageInputs>(model, preprocessing_, options_);
+    if (!held) inputs[held]->augment(augment, seed_of(seed, {"adapt"}));
+    inputs[held]->add(files_, sides[held], bad_rows, skipped, progress);
+    GRAFT_CHECK(data, inputs[held]->size() > 0, "none of the {} images can be used; the first: {}", skipped.count,
+                skipped.first.empty() ? "there is none" : skipped.first.front());
+  }
+  auto objective = adapt::masked_images(model, inputs[0], inputs[1], preprocessing_, options, seed);
+  if (skipped.count > 0) {
+    objective.counts["skipped"] = skipped.count;
+    objective.material += fmt::format("; {} were skipped, the first: {}", skipped.count, skipped.first.front());
+  }
+  return objective;
+}
 
 data::Dataset ImageTask::read(const data::DataOptions& options, uint64_t seed,
                               const std::vector<std::string>& label_names) {

@@ -12,6 +12,10 @@ class ImageTask final : public TaskInputs {
   /// Throws Kind::model when the source does not say how its images are prepared.
   ImageTask(const models::Source& source, data::ImageOptions options);
 
+  /// The decoder's sizes, where the source has none, and the recipe's mask and targets.
+  void settle_adaptation(models::Source& source, const adapt::AdaptOptions& options) const override;
+  adapt::Objective objective(models::Model& model, const models::Source& source, const adapt::AdaptOptions& options,
+                             uint64_t seed, const std::function<void(int64_t, int64_t)>& progress) override;
   data::Dataset read(const data::DataOptions& options, uint64_t seed,
                      const std::vector<std::string>& label_names) override;
   data::Examples list(const std::vector<std::string>& given) override;

@@ -18,7 +18,7 @@
 #include "graft/run/export.h"
 #include "graft/run/find_source.h"
 #include "graft/run/selection.h"
-#include "graft/run/text_task.h"
+#include "graft/run/task_inputs.h"
 
 namespace graft::run {
 namespace {
@@ -119,22 +119,26 @@ struct Runner {
   /// Stage `adapt`: leaves a complete model folder, which is the source of what follows.
   void adapt() {
     if (recipe.adapt.corpus.empty() || (!saved_stage.empty() && saved_stage != "adapt")) return;
-    const auto source = open_source();
-    const auto tokenizer = data::Tokenizer::load(source.folder);
-    check_tokenizer(tokenizer, source);
-    const models::Task language{source.architecture->language_task};
-    const auto loaded = models::load(source, language, seed_of(recipe.seed, {"adapt", "head"}));
+    auto source = open_source();
+    const models::Task task{source.architecture->language_task};
+    GRAFT_CHECK(model, !task.kind.empty(),
+                "{}: graft has no objective to adapt a {} with; masked autoencoding is for ViT and ViT-MAE. Leave "
+                "adapt.corpus out, or take another source.",
+                source.name, source.architecture->model_type);
+    const auto kind = task_inputs(source, recipe.adapt.max_length, recipe.images, recipe.language);
+    kind->settle_adaptation(source, recipe.adapt);
+    const auto loaded = models::load(source, task, seed_of(recipe.seed, {"adapt", "head"}));
     attach_adapters(*loaded.model, "adapt");
-    const auto max_length = length_limit(recipe.adapt.max_length, tokenizer, *loaded.model);
     if (saved_stage.empty()) {
       journal.write("start", {{"source", source.name}, {"source_hash", identity["source"]}, {"seed", recipe.seed}});
       if (!loaded.report.fresh.empty())
-        progress.line("the source has no language head; it gets a fresh one, which first learns alone: " +
-                      listed(loaded.report.fresh, 3));
+        progress.line(fmt::format(
+            "the source has no {}; it gets a fresh one{}: {}", kind->of_images() ? "decoder" : "language head",
+            recipe.adapt.head_epochs > 0 ? ", which first learns alone" : "", listed(loaded.report.fresh, 3)));
     }
     const auto objective =
-        adapt::read_objective(language.kind, *loaded.model, tokenizer, source.config.at("vocab_size").get<int64_t>(),
-                              recipe.adapt, max_length, recipe.seed, recipe.language);
+        kind->objective(*loaded.model, source, recipe.adapt, recipe.seed,
+                        [&](int64_t done, int64_t total) { progress.step("reading the corpus", done, total); });
     adapt::Hooks hooks;
     hooks.journal = [&](const std::string& event, Json fields) { journal.write(event, std::move(fields)); };
     hooks.save = [&](const Json& state, const Tensors& tensors, bool must) { save("adapt", state, tensors, must); };
@@ -144,17 +148,19 @@ struct Runner {
     if (saved_stage == "adapt") stage.resume(saved_state, saved_tensors);
     stage.run();
     results["adapt"] = stage.result();
+    if (objective.write_samples) objective.write_samples(folder / "reconstructions");
     const auto target = purpose == Purpose::adapt ? folder / "model" : adapted_folder();
     // The stages share model folders and nothing else, so what finetuning starts from is whole.
     const bool beside = recipe.lora.rank > 0 && !recipe.lora.merge && purpose == Purpose::adapt;
     if (recipe.lora.rank > 0 && !beside) models::merge_lora(*loaded.model);
-    export_model(target, source, *loaded.model, language, {}, tokenizer_files(tokenizer, max_length),
+    const std::string measure = objective.perplexity ? "perplexity" : "loss";
+    export_model(target, source, *loaded.model, task, {}, kind->files(*loaded.model),
                  {source.name,
-                  language.kind,
-                  false,
+                  task.kind,
+                  kind->of_images(),
                   {{"held_out",
-                    {{"perplexity before", stage.result()["before"]["perplexity"]},
-                     {"perplexity after", stage.result()["after"]["perplexity"]}}}}},
+                    {{measure + " before", stage.result()["before"][measure]},
+                     {measure + " after", stage.result()["after"][measure]}}}}},
                  beside ? &recipe.lora : nullptr);
     save("adapted", Json::object(), {}, true);
   }

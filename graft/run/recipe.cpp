@@ -68,6 +68,7 @@ void check_data(const Recipe& r, Checks& c, std::vector<std::string>& mistakes) 
 }
 
 void check_finetune(const Recipe& r, Checks& c) {
+  c.one_of("finetune.batch_norm", r.finetune.batch_norm, {"source", "target"});
   const auto& h = r.finetune.head;
   c.at_least("finetune.head.epochs", 1, h.epochs);
   c.at_least("finetune.head.min_epochs", 0, h.min_epochs);
@@ -103,6 +104,19 @@ void check_adapt(const Recipe& r, Checks& c) {
   c.at_least("adapt.max_length", 8, a.max_length);
   c.at_least("adapt.batch_size", 1, a.batch_size);
   c.one_of("adapt.bad_rows", a.bad_rows, {"stop", "skip"});
+  const auto& i = a.images;
+  c.expect(i.mask_ratio > 0 && i.mask_ratio < 1, "adapt.images.mask_ratio", "between 0 and 1", i.mask_ratio);
+  c.positive("adapt.images.base_learning_rate", i.base_learning_rate);
+  c.at_least("adapt.images.weight_decay", 0, i.weight_decay);
+  c.fraction("adapt.images.beta2", i.beta2);
+  c.fraction("adapt.images.warmup_fraction", i.warmup_fraction);
+  c.expect(i.smallest_crop >= 0.01 && i.smallest_crop <= 1, "adapt.images.smallest_crop", "from 0.01 to 1",
+           i.smallest_crop);
+  c.expect(i.decoder_width > 0 && i.decoder_width % 4 == 0, "adapt.images.decoder_width", "a multiple of 4",
+           i.decoder_width);
+  c.at_least("adapt.images.decoder_layers", 0, i.decoder_layers);
+  c.expect(i.decoder_heads > 0 && i.decoder_width % i.decoder_heads == 0, "adapt.images.decoder_heads",
+           "a divisor of decoder_width", i.decoder_heads);
 }
 
 void check_language(const Recipe& r, Checks& c) {
@@ -184,7 +198,8 @@ Recipe read_recipe(Json json, const std::vector<std::string>& set, Purpose purpo
   io::read_value(json, recipe, "", mistakes);
   if (recipe.source.empty() && purpose != Purpose::select)
     mistakes.push_back("source: is missing; give the folder of a pretrained model, or ORG/NAME on the hub");
-  if (recipe.output.empty() && purpose != Purpose::select) mistakes.push_back("output: is missing; give the folder for the run");
+  if (recipe.output.empty() && purpose != Purpose::select)
+    mistakes.push_back("output: is missing; give the folder for the run");
   Checks checks(mistakes);
   check_train(recipe, checks);
   check_language(recipe, checks);
@@ -197,7 +212,7 @@ Recipe read_recipe(Json json, const std::vector<std::string>& set, Purpose purpo
   if (purpose == Purpose::adapt && recipe.source == "auto")
     mistakes.push_back("source: auto measures sources on labelled data; adapting alone has none, so name the source");
   if (purpose == Purpose::adapt && recipe.adapt.corpus.empty())
-    mistakes.push_back("adapt.corpus: is missing; give a file or folder of unlabelled text");
+    mistakes.push_back("adapt.corpus: is missing; give a file or folder of unlabelled text or images");
   if (purpose == Purpose::run || purpose == Purpose::adapt) check_adapt(recipe, checks);
   if (mistakes.empty()) return recipe;
   std::string text =

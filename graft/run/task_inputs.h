@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 
+#include "graft/adapt/objective.h"
 #include "graft/data/dataset.h"
 #include "graft/data/images/options.h"
 #include "graft/data/language/options.h"
@@ -40,6 +41,12 @@ class TaskInputs {
   virtual ~TaskInputs() = default;
   /// What the source's configuration lacks and training must fix before the model is made.
   virtual void settle(models::Source&) const {}
+  /// The same for adaptation.
+  virtual void settle_adaptation(models::Source&, const adapt::AdaptOptions&) const {}
+  /// The corpus as the objective that the source was pretrained with; `model` has its head.
+  virtual adapt::Objective objective(models::Model& model, const models::Source& source,
+                                     const adapt::AdaptOptions& options, uint64_t seed,
+                                     const std::function<void(int64_t, int64_t)>& progress) = 0;
   /// As data::read_dataset().
   virtual data::Dataset read(const data::DataOptions& options, uint64_t seed,
                              const std::vector<std::string>& label_names) = 0;

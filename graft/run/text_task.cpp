@@ -51,6 +51,14 @@ TextTask::TextTask(const models::Source& source, int64_t max_length, const data:
   check_tokenizer(tokenizer_, source);
 }
 
+adapt::Objective TextTask::objective(models::Model& model, const models::Source& source,
+                                     const adapt::AdaptOptions& options, uint64_t seed,
+                                     const std::function<void(int64_t, int64_t)>&) {
+  return adapt::read_objective(source.architecture->language_task, model, tokenizer_,
+                               source.config.at("vocab_size").get<int64_t>(), options,
+                               length_limit(options.max_length, tokenizer_, model), seed, language_);
+}
+
 data::Dataset TextTask::read(const data::DataOptions& options, uint64_t seed,
                              const std::vector<std::string>& label_names) {
   GRAFT_CHECK(

@@ -25,6 +25,8 @@ class TextTask final : public TaskInputs {
   TextTask(const models::Source& source, int64_t max_length, const data::LanguageOptions& language = {});
 
   void settle(models::Source& source) const override { settle_padding(tokenizer_, source); }
+  adapt::Objective objective(models::Model& model, const models::Source& source, const adapt::AdaptOptions& options,
+                             uint64_t seed, const std::function<void(int64_t, int64_t)>& progress) override;
   data::Dataset read(const data::DataOptions& options, uint64_t seed,
                      const std::vector<std::string>& label_names) override;
   data::Examples list(const std::vector<std::string>& given) override;

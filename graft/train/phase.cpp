@@ -26,7 +26,7 @@ Phase::Phase(models::Model& model, PhasePlan plan, const TrainOptions& options, 
       validation_(validation),
       seed_(seed),
       terms_(std::move(terms)),
-      optimizer_(AdamW::Options{}) {
+      optimizer_(plan_.adamw) {
   model_.unfreeze_only(plan_.trainable);
   for (const auto& item : model_.parameters_by_key()) {
     const auto group = model_.group_of(item.key());
@@ -110,7 +110,8 @@ void Phase::train_step(const std::vector<int64_t>& batch, double position) {
               "{}, epoch {}, step {}: the gradients are not finite while the loss is. The best weights so far are in "
               "the run's newest checkpoint; lower the learning rate of this phase, or train in float32.",
               plan_.name, state_.epoch + 1, state_.step + 1);
-  optimizer_.step(linear_warmup_decay(position, options_.warmup_fraction));
+  const double warmup = plan_.warmup_fraction.value_or(options_.warmup_fraction);
+  optimizer_.step(plan_.cosine ? cosine_warmup_decay(position, warmup) : linear_warmup_decay(position, warmup));
   state_.loss_sum += loss_sum;
   state_.weight_sum += total;
 }

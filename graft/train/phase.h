@@ -15,6 +15,9 @@ struct PhasePlan {
   std::set<std::string> trainable;               // groups
   std::map<std::string, double> learning_rates;  // by group
   double weight_decay = 0.01;
+  AdamW::Options adamw = {};
+  bool cosine = false;                    // the learning rate's fall; else linear
+  std::optional<double> warmup_fraction;  // given: instead of the recipe's
   int64_t min_epochs = 0, epochs = 1;
   int64_t patience = 0;  // epochs without improvement before it stops; 0: never
   std::string metric;

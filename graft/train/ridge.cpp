@@ -37,7 +37,8 @@ Tensor Principal::ridge(const Tensor& y, double penalty) const {
 Ridge ridge(const Tensor& x, const Tensor& y, const std::function<double(const Tensor& left_out)>& quality) {
   const auto mean = x.mean(0, true), offset = y.mean(0, true);
   const auto deviation = (x - mean).square().mean(0, true).sqrt();
-  const auto scale = at::where(deviation > 1e-12 * (mean.abs() + 1e-300), deviation, at::ones_like(deviation));
+  // What differs by the rounding of float32 alone says nothing, and must not be made as large as the rest.
+  const auto scale = at::where(deviation > 1e-6 * (mean.abs() + 1e-300), deviation, at::ones_like(deviation));
   const auto z = (x - mean) / scale, centred = y - offset;
   const Principal principal(z);
   const auto scaled = principal.scaled(), inner = principal.inner(centred), squared = scaled.square();

@@ -83,7 +83,7 @@ class ImageRun : public testing::TestWithParam<const char*> {
     std::filesystem::copy(fixture(std::string("parity/") + GetParam() + "/model"), scratch / "source",
                           std::filesystem::copy_options::recursive);
     std::filesystem::remove(scratch / "source" / "preprocessor_config.json");
-    if (std::string(GetParam()) != "resnet-timm-basic")
+    if (std::string(GetParam()).find("timm") == std::string::npos)  // timm's config.json says it
       tests::write_text(scratch / "source" / "transform.json", R"({"resize_size": 32, "crop_size": 32})");
     write_images(scratch / "data");
   }
@@ -170,6 +170,139 @@ TEST_P(ImageRun, ResumedAfterAKillItEndsWithTheSameBytes) {
     EXPECT_EQ(tests::run_fingerprint(scratch / name), expected) << "operation " << operation;
   }
   EXPECT_GE(killed, 2);
+}
+
+// ---- batch norms on the target domain
+
+TEST_P(ImageRun, BatchNormsCanTakeTheTargetsStatistics) {
+  const auto with = [&](const std::string& out) {
+    auto arguments = run(out);
+    arguments.insert(arguments.end(), {"--set", "finetune.batch_norm=target"});
+    return arguments;
+  };
+  const auto outcome = graft(with("target"));
+  if (std::string(GetParam()).starts_with("vit")) {
+    EXPECT_EQ(outcome.code, 2);
+    EXPECT_NE(outcome.err.find("the source has no batch norm"), std::string::npos) << outcome.err;
+    return;
+  }
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_NE(tests::read_text(scratch / "target/journal.jsonl").find("\"event\":\"batch_norm\""), std::string::npos);
+  // A resumed run has the statistics from its checkpoint.
+  const auto expected = tests::run_fingerprint(scratch / "target");
+  int killed = 0;
+  for (const int operation : {40, 70, 100}) {
+    const auto name = "target" + std::to_string(operation);
+    const auto first = graft(with(name), "", {"GRAFT_TEST_FAULT=kill:" + std::to_string(operation)});
+    if (first.code == 0) continue;
+    ++killed;
+    const auto resumed = graft({"run", "--quiet", "--resume", (scratch / name).string()});
+    ASSERT_EQ(resumed.code, 0) << "operation " << operation << ": " << resumed.err;
+    EXPECT_EQ(tests::run_fingerprint(scratch / name), expected) << "operation " << operation;
+  }
+  EXPECT_GE(killed, 1);
+}
+
+// ---- masked autoencoding before the schedule
+
+class AdaptedImageRun : public ImageRun {
+ protected:
+  std::vector<std::string> adapted_run(const std::string& out) const {
+    auto arguments = run(out);
+    arguments.insert(arguments.end(), {"--corpus", (scratch / "data" / "train").string()});
+    for (const auto* setting :
+         {"adapt.epochs=2", "adapt.head_epochs=1", "adapt.batch_size=8", "adapt.held_out_fraction=0.3",
+          "adapt.images.decoder_width=16", "adapt.images.decoder_heads=2", "adapt.images.decoder_layers=1",
+          "adapt.images.base_learning_rate=3e-2", "adapt.images.mask_ratio=0.5"})
+      arguments.insert(arguments.end(), {"--set", setting});
+    return arguments;
+  }
+};
+
+TEST_P(AdaptedImageRun, LeavesAnAdaptedModelReconstructionsAndAClassifier) {
+  const auto outcome = graft(adapted_run("run"));
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const auto result = Json::parse(outcome.out);
+  EXPECT_LT(result["adapt"]["after"]["loss"], result["adapt"]["before"]["loss"]);
+  EXPECT_FALSE(result["adapt"]["after"].contains("perplexity"));
+  EXPECT_EQ(result["adapt"]["images"], 24);
+  EXPECT_EQ(result["finetune"]["phases"].size(), 3u);
+  EXPECT_EQ(tests::read_text(scratch / "run/reconstructions/1.png").substr(1, 3), "PNG");
+
+  const bool timm = std::string(GetParam()).find("timm") != std::string::npos;
+  const auto config = [&](const char* folder) {
+    return Json::parse(tests::read_text(scratch / folder / "config.json"));
+  };
+  bool decoder = false;
+  for (const auto& item : io::read_checkpoint(scratch / "run/adapted").tensors)
+    decoder = decoder || item.first.starts_with("decoder.");
+  EXPECT_EQ(decoder, !timm);
+  if (timm) {
+    EXPECT_EQ(config("run/adapted")["num_classes"], 0);
+    EXPECT_FALSE(config("run/adapted").contains("decoder_hidden_size"));
+  } else {
+    EXPECT_EQ(config("run/adapted")["architectures"][0], "ViTMAEForPreTraining");
+    EXPECT_EQ(config("run/adapted")["model_type"], "vit_mae");
+    EXPECT_EQ(config("run/adapted")["norm_pix_loss"], true);
+    EXPECT_EQ(config("run/model")["architectures"][0], "ViTForImageClassification");
+    EXPECT_EQ(config("run/model")["model_type"], "vit");
+    // An adapted model goes on where it stopped: it has its decoder.
+    auto again = adapted_run("again");
+    again[0] = "adapt";
+    std::replace(again.begin(), again.end(), (scratch / "source").string(), (scratch / "run/adapted").string());
+    again.erase(std::find(again.begin(), again.end(), "--data"), std::find(again.begin(), again.end(), "--data") + 2);
+    const auto more = graft(again);
+    ASSERT_EQ(more.code, 0) << more.err;
+    EXPECT_EQ(Json::parse(more.out)["adapt"]["before"]["loss"], result["adapt"]["after"]["loss"]);
+  }
+  const auto evaluation = graft({"evaluate", "--model", (scratch / "run/model").string(), "--data",
+                                 (scratch / "data" / "test").string(), "--json"});
+  ASSERT_EQ(evaluation.code, 0) << evaluation.err;
+  EXPECT_EQ(Json::parse(evaluation.out)["metrics"]["accuracy"], result["test"]["accuracy"]);
+}
+
+TEST_P(AdaptedImageRun, ResumedAfterAKillItEndsWithTheSameBytes) {
+  ASSERT_EQ(graft(adapted_run("whole")).code, 0);
+  const auto whole = [&](const std::string& name) {
+    return tests::run_fingerprint(scratch / name) + tests::read_text(scratch / name / "adapted/model.safetensors") +
+           tests::read_text(scratch / name / "reconstructions/1.png");
+  };
+  const auto expected = whole("whole");
+  int killed = 0;
+  for (const int operation : {9, 30, 55, 80, 120}) {
+    const auto name = "run" + std::to_string(operation);
+    const auto first = graft(adapted_run(name), "", {"GRAFT_TEST_FAULT=kill:" + std::to_string(operation)});
+    if (first.code == 0) continue;
+    ASSERT_EQ(first.code, 128 + SIGKILL) << first.err;
+    ++killed;
+    auto again = adapted_run(name);
+    if (std::filesystem::exists(scratch / name / "recipe.toml"))
+      again = {"run", "--quiet", "--resume", (scratch / name).string()};
+    const auto resumed = graft(again);
+    ASSERT_EQ(resumed.code, 0) << "operation " << operation << ": " << resumed.err;
+    EXPECT_EQ(whole(name), expected) << "operation " << operation;
+  }
+  EXPECT_GE(killed, 4);
+}
+
+INSTANTIATE_TEST_SUITE_P(Sources, AdaptedImageRun,
+                         testing::Values("vit-hf-classifier", "vit-timm-token", "vit-mae-pretraining"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           for (auto& c : name)
+                             if (c == '-') c = '_';
+                           return name;
+                         });
+
+TEST(ImageAdapt, ASourceWithoutAnObjectiveIsRefused) {
+  const Scratch scratch;
+  std::filesystem::copy(fixture("parity/resnet-cifar/model"), scratch / "source");
+  tests::write_text(scratch / "source" / "transform.json", R"({"resize_size": 32, "crop_size": 32})");
+  write_images(scratch / "data");
+  const auto outcome = graft({"adapt", "--source", (scratch / "source").string(), "--corpus",
+                              (scratch / "data/train").string(), "--out", (scratch / "run").string()});
+  EXPECT_EQ(outcome.code, 4);
+  EXPECT_NE(outcome.err.find("graft has no objective to adapt a resnet with"), std::string::npos) << outcome.err;
 }
 
 INSTANTIATE_TEST_SUITE_P(Sources, ImageRun, testing::Values("vit-hf-classifier", "resnet-timm-basic", "resnet-cifar"),

@@ -88,7 +88,7 @@ struct TwoLayers final : models::Head {
 
 TEST(ClosedForm, StartsTheHeadWhereNoLearningRateIsNeeded) {
   for (const double scale : {1.0, 1e-3}) {
-    Case c("straight", 1, 0.0);
+    Case c("bert_classification", 1, 0.0);
     torch::manual_seed(2);
     c.model->head = std::make_shared<TwoLayers>();
     c.model->unfreeze_only({"head"});
@@ -104,7 +104,7 @@ TEST(ClosedForm, StartsTheHeadWhereNoLearningRateIsNeeded) {
 }
 
 TEST(ClosedForm, LeavesOtherTasksAsTheyAre) {
-  Case c("straight", 1, 0.0);
+  Case c("bert_classification", 1, 0.0);
   const Nearly stream(*c.model, 1);
   struct Tokens final : train::Stream {
     explicit Tokens(const Nearly& nearly) : nearly(nearly) {}

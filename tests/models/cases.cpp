@@ -64,6 +64,19 @@ Json tiny_image_config(const std::string& model_type, double dropout) {
             {"hidden_dim", 12},         {"kernel_sizes", {3, 5}},  {"in_channels", {32, 8}},
             {"out_channels", {8, 16}},  {"strides", {1, 2}},       {"num_block_repeats", {1, 2}},
             {"expand_ratios", {1, 2}},  {"dropout_rate", dropout}, {"drop_connect_rate", dropout}};
+  if (model_type == "swin")  // a grid of 8 x 8 in windows of 3: shifted, padded and merged
+    return {{"model_type", model_type},
+            {"embed_dim", 8},
+            {"patch_size", 2},
+            {"window_size", 3},
+            {"depths", {2, 1}},
+            {"num_heads", {2, 4}},
+            {"mlp_ratio", 2},
+            {"hidden_dropout_prob", dropout},
+            {"drop_path_rate", dropout},
+            {"attention_probs_dropout_prob", dropout},
+            {"num_channels", 3},
+            {"layer_norm_eps", 1e-5}};
   auto config = tiny_config(model_type, dropout);
   config["image_size"] = 16;
   config["patch_size"] = 8;
@@ -97,7 +110,8 @@ class RandomImages final : public features::Inputs {
 };
 
 bool is_of_images(const std::string& model_type) {
-  return model_type == "resnet" || model_type == "vit" || model_type == "dinov2" || model_type == "efficientnet";
+  static const std::set<std::string> kTypes{"resnet", "vit", "vit_mae", "dinov2", "efficientnet", "swin"};
+  return kTypes.contains(model_type);
 }
 
 std::unique_ptr<features::Inputs> random_text(const Model& model, int64_t examples, uint64_t seed) {

@@ -66,11 +66,32 @@ TEST(ImageModels, AnImageThatDoesNotFitIsASentence) {
     EXPECT_NE(message({1, 1, 16, 16}).find("has 1 channels"), std::string::npos);
     EXPECT_EQ(message({1, 3, 24, 16}), "");  // another size is fine: positions are resized
   }
-  const Case c("resnet_classification");
+  for (const auto* name : {"resnet_classification", "swin_classification"}) {
+    const Case c(name);
+    Activations x;
+    x.kept["pixel_values"] = {torch::zeros({1, 4, 16, 16}), {1}};
+    EXPECT_EQ(message_of([&] { c.model->forward("image", 0, 1, x, {}); }),
+              "pixel_values: an image has 4 channels, the model takes 3.");
+  }
+}
+
+TEST(Swin, AnImageOfAnotherShapeIsComputed) {
+  const Case c("swin_classification");
+  const torch::NoGradGuard no_grad;
+  c.model->eval();
   Activations x;
-  x.kept["pixel_values"] = {torch::zeros({1, 4, 16, 16}), {1}};
-  EXPECT_EQ(message_of([&] { c.model->forward("image", 0, 1, x, {}); }),
-            "pixel_values: an image has 4 channels, the model takes 3.");
+  x.kept["pixel_values"] = {torch::ones({2, 3, 22, 9}), {1, 1}};  // 11 by 5 patches, the last column padded
+  const auto end = c.model->forward("image", 0, 4, x, {}).hidden;
+  EXPECT_EQ(end.lengths, (std::vector<int64_t>{18, 18}));  // 6 by 3 behind the merging
+  EXPECT_EQ(end.values.sizes(), (std::vector<int64_t>{36, 16}));
+}
+
+TEST(Swin, AbsolutePositionsAreRefused) {
+  EXPECT_NE(message_of([] {
+              find_architecture({{"model_type", "swin"}})
+                  .create({{"model_type", "swin"}, {"use_absolute_embeddings", true}}, {"features"});
+            }).find("use_absolute_embeddings"),
+            std::string::npos);
 }
 
 }  // namespace
