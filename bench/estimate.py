@@ -10,7 +10,7 @@ import statistics
 
 from side_by_side import GRAFT, Results, arguments, checked, cut_data, events, fresh, result_of, run, say, settings, threads, wait_for_quiet
 
-RECIPE = {"max_length": 128, "finetune.head.learning_rates": [1e-3], "finetune.head.weight_decays": [0.01],
+RECIPE = {"max_length": 128, "finetune.head.closed_form": False, "finetune.head.learning_rates": [1e-3], "finetune.head.weight_decays": [0.01],
           "finetune.head.epochs": 5, "finetune.head.min_epochs": 5, "finetune.head.patience": 0, "finetune.head.verdict": False,
           "finetune.unfreeze.max_units": 3, "finetune.unfreeze.patience_units": 0, "finetune.unfreeze.epochs": 2,
           "finetune.full.when": "always", "finetune.full.epochs": 2, "finetune.full.patience": 0}

@@ -10,7 +10,7 @@ import json
 
 from side_by_side import GRAFT, Results, arguments, checked, events, fresh, head_of, run, say, settings, threads, wait_for_quiet
 
-RECIPE = {"max_length": 64, "finetune.head.learning_rates": [1e-3], "finetune.head.weight_decays": [0.01],
+RECIPE = {"max_length": 64, "finetune.head.closed_form": False, "finetune.head.learning_rates": [1e-3], "finetune.head.weight_decays": [0.01],
           "finetune.head.epochs": 5, "finetune.head.min_epochs": 5, "finetune.head.patience": 0, "finetune.head.verdict": False,
           "finetune.unfreeze.max_units": 1, "finetune.unfreeze.epochs": 1, "finetune.full.when": "never"}
 

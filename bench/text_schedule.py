@@ -66,7 +66,7 @@ def recipe_of(schedule):
     return {"train.batch_size": schedule["batch_size"], "train.warmup_fraction": schedule["warmup_fraction"],
             "train.weight_decay": schedule["weight_decay"], "train.max_gradient_norm": schedule["max_gradient_norm"],
             "train.threads": threads(), "max_length": schedule["max_length"], "finetune.metric": "accuracy",
-            "finetune.head.learning_rates": [HEAD], "finetune.head.weight_decays": [schedule["weight_decay"]],
+            "finetune.head.closed_form": False, "finetune.head.learning_rates": [HEAD], "finetune.head.weight_decays": [schedule["weight_decay"]],
             "finetune.head.epochs": head, "finetune.head.min_epochs": head, "finetune.head.patience": 0,
             "finetune.head.verdict": False,
             "finetune.unfreeze.max_units": schedule["units"], "finetune.unfreeze.patience_units": 0,

@@ -14,6 +14,7 @@
 #include "graft/io/file.h"
 #include "graft/io/toml.h"
 #include "graft/run/recipe.h"
+#include "graft/select/catalogue.h"
 
 namespace {
 
@@ -31,6 +32,10 @@ struct Arguments {
   bool fast_decode = false;
   int64_t max_length = 512, threads = 0, repeat = 1;
   double tolerance = 1e-5;
+  std::vector<std::string> candidates;
+  std::string domain, licence, max_size, features;
+  int64_t sample = 0;
+  bool halving = false;
   bool json = false, quiet = false, dry_run = false;
 };
 
@@ -63,6 +68,13 @@ Json recipe_of(const Arguments& a, graft::run::Purpose purpose) {
     const auto beside = std::filesystem::absolute(a.recipe).parent_path() / "sources.toml";
     if (!json.contains("sources") && std::filesystem::exists(beside)) json["sources"] = beside.string();
   }
+  if (!a.candidates.empty()) json["select"]["candidates"] = a.candidates;
+  if (!a.domain.empty()) json["select"]["domain"] = a.domain;
+  if (!a.licence.empty()) json["select"]["licence"] = a.licence;
+  if (!a.max_size.empty()) json["select"]["max_mb"] = graft::select::parse_megabytes(a.max_size);
+  if (a.sample != 0) json["select"]["sample"] = a.sample;
+  if (a.halving) json["select"]["halving"] = true;
+  if (!a.features.empty()) json["features"]["folder"] = a.features;
   if (!a.source.empty()) json["source"] = a.source;
   if (!a.out.empty()) json["output"] = a.out;
   if (!a.data.empty()) json["data"]["path"] = a.data;
@@ -104,6 +116,21 @@ int launch(int argc, char** argv) {
   auto& adapt = *app.add_subcommand("adapt", "domain-adaptive pre-training alone");
   auto& finetune = *app.add_subcommand("finetune", "head only, gradual unfreezing, full fine-tuning");
   for (auto* command : {&run, &adapt, &finetune}) add_run_options(*command, a);
+  auto& select = *app.add_subcommand(
+      "select",
+      "which source transfers best to your data: each candidate's frozen features are computed once and scored");
+  select.add_option("recipe", a.recipe, "recipe in TOML, for its [data] and [select]; without one, give --data");
+  select.add_option("--data", a.data, "labelled data: a folder of train, validation, test, or one file");
+  select.add_option("--candidate", a.candidates, "a folder, or ORG/NAME on the hub (repeatable); none: the list's")
+      ->take_all();
+  select.add_option("--domain", a.domain, "of the data (medical, legal, ...); else what the data show");
+  select.add_option("--licence,--license", a.licence, "a part of the licence's name that the list's must have");
+  select.add_option("--max-size", a.max_size, "largest download of a candidate of the list: 500MB, 2GB");
+  select.add_option("--sample", a.sample, "most training examples to measure on");
+  select.add_flag("--halving", a.halving, "the better half trains heads, twice as long in each round");
+  select.add_option("--features", a.features, "keep the stored activations in this folder; a run may share it");
+  select.add_option("--set", a.set, "change a key of the recipe: --set select.sample=2000 (repeatable)")->take_all();
+  select.add_flag("--quiet", a.quiet, "no progress on standard error");
 
   auto& evaluate = *app.add_subcommand("evaluate", "metrics of a finished model on labelled data");
   evaluate.add_option("--model", a.model, "model folder")->required();
@@ -204,6 +231,8 @@ int launch(int argc, char** argv) {
     request["recipe"] = recipe_of(a, purpose);
     request["resume"] = !a.resume.empty();
     request["dry_run"] = a.dry_run;
+  } else if (select.parsed()) {
+    request["recipe"] = recipe_of(a, graft::run::Purpose::select);
   } else {
     request.update({{"model", a.model},
                     {"file", a.file},

@@ -11,6 +11,8 @@ namespace graft::cli {
 
 /// run, adapt, finetune: recipe, resume, dry_run.
 Json run_command(const Json& request);
+/// select: recipe, features (a folder, or "" for a temporary one).
+Json select_command(const Json& request);
 /// evaluate, predict: a finished model on a file.
 Json evaluate_command(const Json& request);
 void predict_command(const Json& request);

@@ -24,6 +24,7 @@ int serve(const Json& request) {
   const auto command = request.at("command").get<std::string>();
   Json answer;
   if (command == "run" || command == "adapt" || command == "finetune") answer = cli::run_command(request);
+  else if (command == "select") answer = cli::select_command(request);
   else if (command == "evaluate") answer = cli::evaluate_command(request);
   else if (command == "forward") answer = cli::forward_command(request);
   else if (command == "check") answer = cli::check_command(request);

@@ -23,4 +23,16 @@ double process_seconds() {
   return static_cast<double>(now.tv_sec) + now.tv_nsec / 1e9 - std::stod(field) / ::sysconf(_SC_CLK_TCK);
 }
 
+uint64_t peak_memory() {
+  uint64_t peak = 0, mapped = 0;
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmHWM:")) peak = std::stoull(line.substr(6)) * 1024;
+    if (line.starts_with("RssFile:")) mapped = std::stoull(line.substr(8)) * 1024;
+  }
+  return peak > mapped ? peak - mapped : 0;
+}
+
+void reset_peak_memory() { std::ofstream("/proc/self/clear_refs") << "5"; }  // proc(5)
+
 }  // namespace graft

@@ -29,7 +29,7 @@ double beta(Random& random, double alpha) {
 }  // namespace
 
 ImageInputs::ImageInputs(const models::Model& model, data::Preprocessing preprocessing, data::ImageOptions options)
-    : model_(model), preprocessing_(std::move(preprocessing)), options_(std::move(options)), hash_(sha256("")) {}
+    : device_(model.device()), preprocessing_(std::move(preprocessing)), options_(std::move(options)), hash_(sha256("")) {}
 
 int64_t ImageInputs::length(int64_t) const {
   return std::max<int64_t>(1, preprocessing_.width() * preprocessing_.height() / 256);
@@ -130,7 +130,7 @@ models::Activations ImageInputs::batch_of(const std::vector<const uint8_t*>& sam
     for (int64_t i = begin; i < end; ++i) data::normalise(preprocessing_, samples[i], out + i * 3 * H * W);
   });
   models::Activations batch;
-  batch.kept["pixel_values"] = {values.to(model_.device()), std::vector<int64_t>(B, 1)};
+  batch.kept["pixel_values"] = {values.to(device_), std::vector<int64_t>(B, 1)};
   return batch;
 }
 

@@ -18,7 +18,7 @@ namespace graft::features {
 
 class ImageInputs final : public Inputs {
  public:
-  /// `model` says where batches go; it must outlive this.
+  /// `model` says on which device batches are made; nothing else of it decides what they hold.
   ImageInputs(const models::Model& model, data::Preprocessing preprocessing, data::ImageOptions options);
 
   /// Decodes and prepares the images on all cores. A bad one stops (Kind::data, the first of `names`), or is left out and
@@ -60,7 +60,7 @@ class ImageInputs final : public Inputs {
   data::Image viewed(int64_t example, uint64_t view) const;
   models::Activations batch_of(const std::vector<const uint8_t*>& samples) const;
 
-  const models::Model& model_;
+  torch::Device device_;
   data::Preprocessing preprocessing_;
   data::ImageOptions options_;
   std::shared_ptr<const data::ImageFiles> files_;

@@ -11,6 +11,7 @@ struct HeadOptions {
   int64_t min_epochs = 5, epochs = 10, patience = 2;
   std::vector<double> learning_rates{3e-4, 1e-3, 3e-3};
   std::vector<double> weight_decays{0.01, 0.1};
+  bool closed_form = true;
   bool verdict = true;
 
   template <class Visitor>
@@ -20,6 +21,8 @@ struct HeadOptions {
     field("patience", patience, "epochs without improvement before it stops; 0: never");
     field("learning_rates", learning_rates, "tried on the stored features; the best by validation metric is kept");
     field("weight_decays", weight_decays, "tried with each learning rate");
+    field("closed_form", closed_form,
+          "also try a head whose last layer starts at the optimum of ridge regression on the stored features");
     field("verdict", verdict, "measure whether the features are useful: against the majority class and a random copy");
   }
 };

@@ -6,6 +6,7 @@
 #include "graft/core/hash.h"
 #include "graft/core/interrupt.h"
 #include "graft/core/random.h"
+#include "graft/finetune/closed_form.h"
 #include "graft/finetune/verdict.h"
 #include "graft/io/fields.h"
 #include "graft/train/batch_norm_statistics.h"
@@ -60,6 +61,7 @@ struct State {
 
 struct Trial {
   double learning_rate, weight_decay;
+  bool closed_form = false;  // where the last layer starts
 };
 
 data::Examples chosen(const data::Examples& all, const std::vector<int64_t>& examples) {
@@ -106,7 +108,47 @@ struct SampledSplit {
   Split split{&inputs, &targets};
 };
 
+int64_t most_units(const std::vector<std::string>& units, const UnfreezeOptions& options) {
+  const auto n = static_cast<int64_t>(units.size());
+  return options.max_units < 0 ? n : std::min(n, options.max_units);
+}
+
+std::set<std::string> head_and(const std::vector<std::string>& units, int64_t unfrozen) {
+  std::set<std::string> groups{"head"};
+  groups.insert(units.begin(), units.begin() + unfrozen);
+  return groups;
+}
+
+/// Boundaries but 0 that a chain has while the first `from` to `to` units train; `from` units train afterwards.
+std::set<int64_t> boundaries_of(models::Model& model, const std::string& chain, const std::vector<std::string>& units,
+                                int64_t from, int64_t to) {
+  std::set<int64_t> boundaries;
+  for (int64_t k = from; k <= to; ++k) {
+    model.unfreeze_only(head_and(units, k));
+    boundaries.insert(model.boundary(chain));
+  }
+  model.unfreeze_only(head_and(units, from));
+  boundaries.erase(0);
+  return boundaries;
+}
+
 }  // namespace
+
+std::vector<std::string> unfreezing_order(const models::Model& model, const UnfreezeOptions& options) {
+  std::vector<std::string> units;
+  for (const auto& chain : model.chains)
+    for (const auto& block : chain.blocks)
+      for (const auto& group : block.groups)
+        if (std::find(units.begin(), units.end(), group) == units.end()) units.push_back(group);
+  if (options.order == "last_first") std::reverse(units.begin(), units.end());
+  return units;
+}
+
+std::set<int64_t> boundaries_ahead(models::Model& model, const std::string& chain, const FinetuneOptions& options,
+                                   const features::StoreOptions& store) {
+  const auto units = unfreezing_order(model, options.unfreeze);
+  return boundaries_of(model, chain, units, 0, std::min(store.units_ahead, most_units(units, options.unfreeze)));
+}
 
 struct Schedule::Machine {
   Machine(Setting setting, Hooks hooks)
@@ -129,11 +171,11 @@ struct Schedule::Machine {
       for (const auto decay : s.options.head.weight_decays) trials.push_back({lr, decay});
     GRAFT_CHECK(usage, !trials.empty(),
                 "finetune.head: learning_rates and weight_decays need at least one value each.");
-    for (const auto& chain : s.model.chains)
-      for (const auto& block : chain.blocks)
-        for (const auto& group : block.groups)
-          if (std::find(units.begin(), units.end(), group) == units.end()) units.push_back(group);
-    if (s.options.unfreeze.order == "last_first") std::reverse(units.begin(), units.end());
+    const auto& head = s.options.head;
+    if (head.closed_form && (s.task == "classification" || s.task == "multilabel" || s.task == "regression"))
+      trials.push_back({*std::min_element(head.learning_rates.begin(), head.learning_rates.end()),
+                        head.weight_decays.front(), true});
+    units = unfreezing_order(s.model, s.options.unfreeze);
     result = {{"metric", metric}, {"phases", Json::array()}};
     for (const auto& item : s.model.parameters_by_key())
       if (s.model.group_of(item.key()) == "head") head_start[item.key()] = item.value().detach().clone();
@@ -147,27 +189,15 @@ struct Schedule::Machine {
 
   double sign() const { return train::smaller_is_better(metric) ? -1 : 1; }
 
-  int64_t max_units() const {
-    const auto n = static_cast<int64_t>(units.size());
-    return s.options.unfreeze.max_units < 0 ? n : std::min(n, s.options.unfreeze.max_units);
-  }
+  int64_t max_units() const { return most_units(units, s.options.unfreeze); }
 
-  std::set<std::string> trainable(int64_t unfrozen) const {
-    std::set<std::string> groups{"head"};
-    groups.insert(units.begin(), units.begin() + unfrozen);
-    return groups;
-  }
+  std::set<std::string> trainable(int64_t unfrozen) const { return head_and(units, unfrozen); }
 
   /// Stores what crosses the boundaries that head training and the next unfreezings have, in one pass a split.
   void capture_for(int64_t unfrozen, int64_t ahead) {
     for (const auto& chain : s.model.chains) {
-      std::set<int64_t> boundaries;
-      for (int64_t k = unfrozen; k <= std::min(unfrozen + ahead, max_units()); ++k) {
-        s.model.unfreeze_only(trainable(k));
-        const auto boundary = s.model.boundary(chain.name);
-        if (boundary > 0 && !validation_feed.stored(chain.name, boundary)) boundaries.insert(boundary);
-      }
-      s.model.unfreeze_only(trainable(unfrozen));
+      auto boundaries = boundaries_of(s.model, chain.name, units, unfrozen, std::min(unfrozen + ahead, max_units()));
+      std::erase_if(boundaries, [&](int64_t boundary) { return validation_feed.stored(chain.name, boundary); });
       if (boundaries.empty()) continue;
       const std::vector<int64_t> wanted(boundaries.begin(), boundaries.end());
       capture_split(chain.name, wanted, "training", *s.train.inputs, train_feed);
@@ -336,10 +366,16 @@ struct Schedule::Machine {
 
   // --- phase 1 -------------------------------------------------------------------------------------------------
 
+  static std::string title_of(const Trial& trial) {
+    return fmt::format("head, {}lr {:g}, decay {:g}", trial.closed_form ? "from the closed form, " : "",
+                       trial.learning_rate, trial.weight_decay);
+  }
+
   std::string trial_name(int64_t trial) const { return fmt::format("head {}", trial + 1); }
 
   std::unique_ptr<Phase> head_phase(int64_t trial, const train::Stream& stream, const train::Stream& judged,
-                                    models::Model& model, const std::string& name) const {
+                                    models::Model& model, const std::string& name,
+                                    std::optional<double> start = {}) const {
     auto p = plan(name, {"head"});
     p.learning_rates["head"] = trials[trial].learning_rate;
     p.weight_decay = trials[trial].weight_decay;
@@ -348,7 +384,20 @@ struct Schedule::Machine {
     p.patience = s.options.head.patience;
     p.min_improvement = s.options.min_improvement;
     if (state.measured) p.start_metric = state.of_source;
+    if (start) p.start_metric = start;
     return std::make_unique<Phase>(model, p, s.training, stream, judged, s.seed);
+  }
+
+  /// The same from its beginning: with the closed form, its weights compete with what is learned from there.
+  std::unique_ptr<Phase> started_head_phase(int64_t trial, const train::Stream& stream, const train::Stream& judged,
+                                            models::Model& model, const std::string& name) const {
+    const bool bf16 = s.training.precision == "bfloat16";
+    const auto rows = s.training.micro_batch_tokens;
+    std::optional<double> start;
+    if (trials[trial].closed_form &&
+        closed_form_start(model, stream, rows, bf16, seed_of(s.seed, {"finetune", "closed form"})))
+      start = train::metric_of(metric, train::evaluate(model, judged, rows, bf16));
+    return head_phase(trial, stream, judged, model, name, start);
   }
 
   /// A language head is not fresh: what the source can do already competes with what the head learns.
@@ -382,8 +431,7 @@ struct Schedule::Machine {
 
   void head() {
     estimate_statistics();
-    hooks.progress->title(
-        fmt::format("Phase 1: the head only ({} settings of learning rate and weight decay)", trials.size()));
+    hooks.progress->title(fmt::format("Phase 1: the head only ({} settings)", trials.size()));
     s.model.unfreeze_only({"head"});
     capture_for(0, s.store.units_ahead);
     measure_source();
@@ -392,20 +440,21 @@ struct Schedule::Machine {
     for (; state.trial < static_cast<int64_t>(trials.size()); ++state.trial) {
       if (!state.in_phase) {
         put(head_start);
-        phase = head_phase(state.trial, train, validation, s.model, trial_name(state.trial));
+        phase = started_head_phase(state.trial, train, validation, s.model, trial_name(state.trial));
         state.in_phase = true;
       }
-      run_phase(fmt::format("head, lr {:g}, decay {:g}", trials[state.trial].learning_rate,
-                            trials[state.trial].weight_decay));
+      run_phase(title_of(trials[state.trial]));
       const double value = phase->state().best;
-      const bool best = state.best_trial < 0 || sign() * (value - state.best_trial_metric) > 0;
+      // A learned head is the better start for what follows, unless the closed form is better beyond chance.
+      const double lead = trials[state.trial].closed_form ? 2 * smallest_gain(phase->predictions()) : 0;
+      const bool best = state.best_trial < 0 || sign() * (value - state.best_trial_metric) > lead;
       hooks.journal("trial", {{"learning_rate", trials[state.trial].learning_rate},
                               {"weight_decay", trials[state.trial].weight_decay},
+                              {"closed_form", trials[state.trial].closed_form},
                               {metric, value},
                               {"best", best}});
-      hooks.progress->line(fmt::format("head, lr {:g}, decay {:g}: validation {} {:.4f}{}",
-                                       trials[state.trial].learning_rate, trials[state.trial].weight_decay, metric,
-                                       value, best ? " *" : ""));
+      hooks.progress->line(
+          fmt::format("{}: validation {} {:.4f}{}", title_of(trials[state.trial]), metric, value, best ? " *" : ""));
       if (best) {
         state.best_trial = state.trial;
         state.best_trial_metric = value;
@@ -423,7 +472,10 @@ struct Schedule::Machine {
     state.metric = state.after_head = state.best_trial_metric;
     const auto& best = trials[state.best_trial];
     end_phase("head", state.measured ? sign() * (state.metric - state.of_source) : 0,
-              {{"learning_rate", best.learning_rate}, {"weight_decay", best.weight_decay}, {"trials", trials.size()}});
+              {{"learning_rate", best.learning_rate},
+               {"weight_decay", best.weight_decay},
+               {"closed_form", best.closed_form},
+               {"trials", trials.size()}});
     if (s.options.head.verdict && s.task != "causal_lm") judge();  // it asks whether features tell labels apart
     best_head.clear();
     state.stage = max_units() > 0 ? "unfreeze" : "full";
@@ -455,7 +507,7 @@ struct Schedule::Machine {
     const Supervised stream(model, feed, s.task, s.label_names, some.targets, some.split.alignment.first_tokens);
     const Supervised judge_stream(model, judged_feed, s.task, s.label_names, judged.targets,
                                   judged.split.alignment.first_tokens);
-    const auto trained = head_phase(state.best_trial, stream, judge_stream, model, name);
+    const auto trained = started_head_phase(state.best_trial, stream, judge_stream, model, name);
     trained->run({});
     trained->restore_best();
     return trained->predictions();

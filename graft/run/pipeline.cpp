@@ -17,6 +17,7 @@
 #include "graft/report/journal.h"
 #include "graft/run/export.h"
 #include "graft/run/find_source.h"
+#include "graft/run/selection.h"
 #include "graft/run/task_inputs.h"
 
 namespace graft::run {
@@ -27,6 +28,9 @@ using Clock = std::chrono::steady_clock;
 using models::Source;
 using models::Tensor;
 using Tensors = std::map<std::string, Tensor>;
+
+constexpr const char* kHoldsARun =
+    "{}: holds a run already. Resume it with --resume {}, or give another output folder.";
 
 struct Runner {
   Runner(const Recipe& recipe, const FoundSource& origin, Purpose purpose, report::Progress& progress)
@@ -264,14 +268,16 @@ struct Runner {
     at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
     at::globalContext().setDeterministicFillUninitializedMemory(false);
     const bool begun = fs::exists(folder / "recipe.toml");
-    GRAFT_CHECK(usage, resume || !begun,
-                "{}: holds a run already. Resume it with --resume {}, or give another output folder.", folder.string(),
-                folder.string());
+    GRAFT_CHECK(usage, resume || !begun, kHoldsARun, folder.string(), folder.string());
     start();
     identity["threads"] = at::get_num_threads();
     identity["source"] = io::checkpoint_hash(io::read_checkpoint(origin.folder));
     if (resume) load_checkpoint();
     check_identity();
+    if (const auto record = folder / "selection.json"; saved_stage.empty() && fs::exists(record)) {
+      results["select"] = Json::parse(io::read_file(record));
+      journal.write("select", results["select"]);
+    }
     if (saved_stage == "done") {
       progress.line("the run is finished already");
       return results;
@@ -308,11 +314,34 @@ struct Runner {
   Tensors saved_tensors;
 };
 
+/// `source = "auto"`: the candidates are measured with the run's own stores, so that what the winner's frozen blocks gave
+/// is what the head phase reads. A kill here costs at most one candidate's pass.
+std::string selected_source(const Recipe& recipe, bool resume, report::Progress& progress) {
+  const fs::path folder = recipe.output;
+  const auto record = folder / "selection.json", own = folder / "features" / "select";
+  GRAFT_CHECK(usage, resume || !fs::exists(folder / "recipe.toml"), kHoldsARun, folder.string(), folder.string());
+  io::make_folder(folder);
+  io::write_file(folder / "recipe.toml", recipe_text(recipe));
+  if (!fs::exists(record)) {
+    const auto selection = select_source(recipe, own, true, progress);
+    if (recipe.features.folder.empty())
+      for (const auto& store : fs::directory_iterator(own / selection.at("place").dump()))
+        fs::rename(store.path(), folder / "features" / store.path().filename());
+    io::write_file(record, selection.dump(2));
+  }
+  io::remove_all(own);
+  return Json::parse(io::read_file(record)).at("pinned");
+}
+
 }  // namespace
 
 Json run_recipe(const Recipe& recipe, Purpose purpose, bool resume, report::Progress& progress) {
-  const auto origin = find_source(recipe.source, recipe.sources, progress);
   auto pinned = recipe;  // the recipe in the run's folder names the commit
+  if (recipe.source == "auto") {
+    pinned.source = selected_source(recipe, resume, progress);
+    resume = true;  // the folder is this run's
+  }
+  const auto origin = find_source(pinned.source, recipe.sources, progress);
   pinned.source = origin.pinned;
   if (purpose != Purpose::adapt && recipe.data.task == "causal_lm" && recipe.language.date.empty())
     pinned.language.date = data::today();  // a resume on another day must see the same texts

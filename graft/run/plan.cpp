@@ -1,8 +1,8 @@
 // --dry-run: what a run would do, and from a few measured seconds what it would cost.
 #include <chrono>
-#include <fstream>
 
 #include "graft/core/error.h"
+#include "graft/core/process.h"
 #include "graft/core/random.h"
 #include "graft/core/threads.h"
 #include "graft/features/feed.h"
@@ -47,17 +47,6 @@ double seconds_per_row(const std::vector<Batch>& batches, const train::Stream& s
     for (const auto example : batches[i]) rows += stream.rows(example);
   }
   return seconds / rows;
-}
-
-/// What the process needed at its peak, mapped files apart (the weights of the source, data, stores).
-uint64_t peak_memory() {
-  uint64_t peak = 0, mapped = 0;
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    if (line.starts_with("VmHWM:")) peak = std::stoull(line.substr(6)) * 1024;
-    if (line.starts_with("RssFile:")) mapped = std::stoull(line.substr(8)) * 1024;
-  }
-  return peak > mapped ? peak - mapped : 0;
 }
 
 }  // namespace
@@ -152,7 +141,8 @@ Json plan_recipe(const Recipe& recipe, Purpose purpose, report::Progress& progre
   };
 
   const auto& f = recipe.finetune;
-  const auto trials = static_cast<int64_t>(f.head.learning_rates.size() * f.head.weight_decays.size());
+  const auto trials = static_cast<int64_t>(f.head.learning_rates.size() * f.head.weight_decays.size()) +
+                      (f.head.closed_form ? 1 : 0);
   model.unfreeze_only({"head"});
   add("head", trials * f.head.epochs, trials * f.head.min_epochs, epoch(), capture);
   disk += static_cast<uint64_t>(stored(blocks));

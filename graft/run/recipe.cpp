@@ -196,19 +196,24 @@ Recipe read_recipe(Json json, const std::vector<std::string>& set, Purpose purpo
   for (const auto& assignment : set) apply(json, assignment, mistakes);
   Recipe recipe;
   io::read_value(json, recipe, "", mistakes);
-  if (recipe.source.empty())
+  if (recipe.source.empty() && purpose != Purpose::select)
     mistakes.push_back("source: is missing; give the folder of a pretrained model, or ORG/NAME on the hub");
-  if (recipe.output.empty()) mistakes.push_back("output: is missing; give the folder for the run");
+  if (recipe.output.empty() && purpose != Purpose::select)
+    mistakes.push_back("output: is missing; give the folder for the run");
   Checks checks(mistakes);
   check_train(recipe, checks);
   check_language(recipe, checks);
   if (purpose != Purpose::adapt) {
     check_data(recipe, checks, mistakes);
     check_finetune(recipe, checks);
+    checks.at_least("select.sample", 50, recipe.select.sample);
+    checks.at_least("select.max_mb", 0, recipe.select.max_mb);
   }
+  if (purpose == Purpose::adapt && recipe.source == "auto")
+    mistakes.push_back("source: auto measures sources on labelled data; adapting alone has none, so name the source");
   if (purpose == Purpose::adapt && recipe.adapt.corpus.empty())
     mistakes.push_back("adapt.corpus: is missing; give a file or folder of unlabelled text or images");
-  if (purpose != Purpose::finetune) check_adapt(recipe, checks);
+  if (purpose == Purpose::run || purpose == Purpose::adapt) check_adapt(recipe, checks);
   if (mistakes.empty()) return recipe;
   std::string text =
       fmt::format("the recipe has {} {}:", mistakes.size(), mistakes.size() == 1 ? "mistake" : "mistakes");

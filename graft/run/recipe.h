@@ -8,6 +8,7 @@
 #include "graft/features/options.h"
 #include "graft/finetune/options.h"
 #include "graft/models/lora_options.h"
+#include "graft/select/options.h"
 #include "graft/train/options.h"
 
 namespace graft::run {
@@ -18,6 +19,7 @@ struct Recipe {
   std::string output;
   int64_t seed = 0;
   int64_t max_length = 128;
+  select::SelectOptions select;
   data::DataOptions data;
   data::ImageOptions images;
   data::LanguageOptions language;
@@ -29,11 +31,12 @@ struct Recipe {
 
   template <class Visitor>
   void visit(Visitor&& field) {
-    field("source", source, "the pretrained model: its folder, or ORG/NAME[@REVISION] on the hub");
+    field("source", source, "the pretrained model: its folder, ORG/NAME[@REVISION] on the hub, or auto");
     field("sources", sources, "a list of sources of your own, as the one beside the recipe is: sources.toml");
     field("output", output, "the run's folder");
     field("seed", seed, "of everything random");
     field("max_length", max_length, "most tokens of a text; the rest is cut off");
+    field("select", select, "which sources compete where `source` is auto, and for graft select");
     field("data", data, "labelled examples");
     field("images", images, "how image files are read, for image models");
     field("language", language, "how texts are read for causal language modelling (data.task causal_lm; adapt)");
@@ -46,7 +49,7 @@ struct Recipe {
 };
 
 /// What a command does with a recipe: which sections must be filled.
-enum class Purpose { run, adapt, finetune };
+enum class Purpose { run, adapt, finetune, select };
 
 /// Reads JSON (from TOML) with `set` ("finetune.head.epochs=5") applied, and checks every value.
 /// Throws Kind::usage listing all mistakes.

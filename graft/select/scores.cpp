@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numbers>
 
 #include "graft/core/error.h"
+#include "graft/train/ridge.h"
 
 namespace graft::select {
 namespace {
@@ -47,12 +49,6 @@ Checked check(const Tensor& features, const Tensor& labels, const char* what = "
 
 Tensor one_hot(const Checked& c) { return at::one_hot(c.labels, c.classes).to(at::kDouble); }
 
-/// The mean feature of each class, [C, d].
-Tensor class_means(const Checked& c) {
-  const auto indicator = one_hot(c);
-  return indicator.t().matmul(c.features) / indicator.sum(0).unsqueeze(1);
-}
-
 /// The largest log evidence per example of y = F w + noise, w ~ N(0, 1/alpha), noise ~ N(0, 1/beta).
 /// `sigma`: squared singular values of F; `projected`: squares of U' y; `outside`: what of |y|^2 lies outside of U.
 double evidence(const Tensor& sigma, const Tensor& projected, double outside, double n) {
@@ -79,15 +75,14 @@ double evidence(const Tensor& sigma, const Tensor& projected, double outside, do
 }
 
 double mean_evidence(const Tensor& features, const Tensor& targets) {
-  const auto [u, s, v] = at::linalg_svd(features, /*full_matrices=*/false);
-  const auto sigma = s.square();
+  const train::Principal principal(features);
+  const auto projected = principal.projected(targets);
   const auto n = static_cast<double>(features.size(0));
   double sum = 0;
   for (int64_t k = 0; k < targets.size(1); ++k) {
-    const auto y = targets.index({Slice(), k});
-    const auto projected = u.t().matmul(y).square();
-    const auto outside = std::max(0.0, (y.square().sum() - projected.sum()).item<double>());
-    sum += evidence(sigma, projected, outside, n);
+    const auto inside = projected.index({Slice(), k});
+    const auto outside = std::max(0.0, (targets.index({Slice(), k}).square().sum() - inside.sum()).item<double>());
+    sum += evidence(principal.squares(), inside, outside, n);
   }
   return sum / static_cast<double>(targets.size(1));
 }
@@ -163,15 +158,17 @@ double h_score(const Tensor& features, const Tensor& labels) {
   const auto [shrinkage, mu] = ledoit_wolf(c.features);
   if (mu <= 0) return 0;
   const auto n = static_cast<double>(c.n);
-  const auto between = one_hot(c).sum(0).div(n).sqrt().unsqueeze(1) * class_means(c);  // cov(E[f|y]) = between' between
+  // cov(E[f|y]) = B'B, where B = W F: the root of each class's share times the mean of its features.
+  const auto indicator = one_hot(c);
+  const auto combination = indicator.t() / (indicator.sum(0) * n).sqrt().unsqueeze(1);
   // With S = V diag(l) V' the inverse of (1-a) S + a mu I is known in S's basis; outside of it only a mu is left.
-  const auto [u, s, v] = at::linalg_svd(c.features, false);
-  const auto eigenvalues = s.square() / n;
+  const train::Principal principal(c.features);
+  const auto eigenvalues = principal.squares() / n;
   const auto shrunk = (1 - shrinkage) * eigenvalues + shrinkage * mu;
   const double smallest = 1e-15 * static_cast<double>(std::max(c.n, c.d)) * eigenvalues.max().item<double>();
   const auto inverse = at::where(shrunk > smallest, 1 / shrunk, at::zeros_like(shrunk));
   // Class means are combinations of the centred features, so nothing of them lies outside.
-  const auto inside = between.matmul(v.t()).square().sum(0);
+  const auto inside = principal.combined(combination).sum(0);
   return (1 - shrinkage) * (inside * inverse).sum().item<double>();
 }
 
@@ -216,8 +213,8 @@ double parc(const Tensor& features, const Tensor& labels) {
 double nearest_neighbours(const Tensor& features, const Tensor& labels, int64_t k) {
   const auto c = check(features, labels);
   GRAFT_CHECK(data, k >= 1 && c.n > k, "nearest neighbours: {} examples are too few for k = {}.", c.n, k);
-  const auto x = c.features / c.features.norm(2, {1}, true).clamp_min(1e-300);
-  const auto targets = one_hot(c);
+  const auto x = (c.features / c.features.norm(2, {1}, true).clamp_min(1e-300)).to(at::kFloat);
+  const auto targets = one_hot(c).to(at::kFloat);
   constexpr int64_t kBlock = 1024;
   int64_t right = 0;
   for (int64_t begin = 0; begin < c.n; begin += kBlock) {
@@ -232,7 +229,24 @@ double nearest_neighbours(const Tensor& features, const Tensor& labels, int64_t 
   return static_cast<double>(right) / static_cast<double>(c.n);
 }
 
-double linear_probe(const Tensor& features, const Tensor& labels, int64_t folds) {
+namespace {
+
+/// What each held-out example gets from ridge regression on the other parts, [n, k]. `fold`: the part of each example.
+Tensor cross_predicted(const Tensor& features, const Tensor& targets, const Tensor& fold, int64_t folds,
+                       const std::function<double(const Tensor& predicted, const Tensor& inside)>& quality) {
+  auto predicted = at::zeros_like(targets);
+  for (int64_t k = 0; k < folds; ++k) {
+    const auto inside = (fold != k).nonzero().squeeze(1), outside = (fold == k).nonzero().squeeze(1);
+    const auto fit = train::ridge(features.index_select(0, inside), targets.index_select(0, inside),
+                                  [&](const Tensor& given) { return quality(given, inside); });
+    predicted.index_copy_(0, outside, features.index_select(0, outside).matmul(fit.weight.t()) + fit.bias);
+  }
+  return predicted;
+}
+
+}  // namespace
+
+Tensor probe_classes(const Tensor& features, const Tensor& labels, int64_t folds) {
   const auto c = check(features, labels);
   const auto least = at::bincount(c.labels, {}, c.classes).min().item<int64_t>();
   GRAFT_CHECK(data, folds >= 2 && least >= folds,
@@ -243,42 +257,35 @@ double linear_probe(const Tensor& features, const Tensor& labels, int64_t folds)
   const auto label = c.labels.accessor<int64_t, 1>();
   auto part = fold.accessor<int64_t, 1>();
   for (int64_t i = 0; i < c.n; ++i) part[i] = dealt[static_cast<size_t>(label[i])]++ % folds;
+  const auto predicted =
+      cross_predicted(c.features, one_hot(c), fold, folds, [&](const Tensor& given, const Tensor& inside) {
+        return (given.argmax(1) == c.labels.index_select(0, inside)).to(at::kDouble).mean().item<double>();
+      });
+  return (predicted.argmax(1) == c.labels).to(at::kDouble);
+}
 
-  const auto targets = one_hot(c);
-  int64_t right = 0;
-  for (int64_t k = 0; k < folds; ++k) {
-    const auto inside = fold != k, outside = fold == k;
-    auto x = c.features.index({inside}), held_out = c.features.index({outside});
-    const auto mean = x.mean(0, true);
-    const auto scale = (x - mean).square().mean(0, true).sqrt();
-    const auto divisor = at::where(scale > 1e-12 * (mean.abs() + 1e-300), scale, at::ones_like(scale));
-    x = (x - mean) / divisor;
-    held_out = (held_out - mean) / divisor;
-    auto y = targets.index({inside});
-    const auto offset = y.mean(0, true);
-    y = y - offset;
-    const auto [u, s, v] = at::linalg_svd(x, false);
-    const auto n = static_cast<double>(x.size(0));
-    const auto inner = u.t().matmul(y);
-    double best = -1;
-    Tensor prediction;
-    for (const double strength : {1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2}) {
-      const auto penalty = strength * n;
-      const auto filter = s.square() / (s.square() + penalty);
-      const auto fitted = u.matmul(filter.unsqueeze(1) * inner);
-      // Leave-one-out of a linear smoother, exactly: the residual over 1 - its own leverage (and that of the mean).
-      const auto leverage = (u.square() * filter).sum(1, true) + 1 / n;
-      const auto left_out = y - (y - fitted) / (1 - leverage).clamp_min(1e-9);
-      const double accuracy =
-          ((left_out + offset).argmax(1) == c.labels.index({inside})).to(at::kDouble).mean().item<double>();
-      if (accuracy <= best) continue;
-      best = accuracy;
-      const auto weights = v.t().matmul((s / (s.square() + penalty)).unsqueeze(1) * inner);
-      prediction = held_out.matmul(weights) + offset;
-    }
-    right += (prediction.argmax(1) == c.labels.index({outside})).sum().item<int64_t>();
-  }
-  return static_cast<double>(right) / static_cast<double>(c.n);
+Tensor probe_values(const Tensor& features, const Tensor& targets, int64_t folds) {
+  const auto x = checked_matrix(features, "the features");
+  const auto y = checked_matrix(targets.dim() == 1 ? targets.unsqueeze(1) : targets, "the targets");
+  GRAFT_CHECK(data, y.size(0) == x.size(0), "the targets: expected {} rows, one for each example, found {}.", x.size(0),
+              y.size(0));
+  GRAFT_CHECK(data, folds >= 2 && x.size(0) >= 2 * folds,
+              "the linear probe: {} examples are too few, {} are needed for {} parts.", x.size(0), 2 * folds, folds);
+  const auto variance = y.var(0, false, true);
+  const auto varied = variance > 0;
+  const auto explained = [&](const Tensor& given, const Tensor& wanted) {
+    const auto share = 1 - (given - wanted).square() / variance.clamp_min(1e-300);
+    return at::where(varied, share, at::zeros_like(share)).mean(1);
+  };
+  const auto predicted = cross_predicted(x, y, at::arange(x.size(0), at::kLong) % folds, folds,
+                                         [&](const Tensor& given, const Tensor& inside) {
+                                           return explained(given, y.index_select(0, inside)).mean().item<double>();
+                                         });
+  return explained(predicted, y);
+}
+
+double linear_probe(const Tensor& features, const Tensor& labels, int64_t folds) {
+  return probe_classes(features, labels, folds).mean().item<double>();
 }
 
 }  // namespace graft::select

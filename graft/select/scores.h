@@ -39,9 +39,14 @@ double parc(const Tensor& features, const Tensor& labels);
 /// The accuracy of the majority of the k nearest other examples (cosine), ties to the nearer sum of similarities.
 double nearest_neighbours(const Tensor& features, const Tensor& labels, int64_t k = 5);
 
-/// The cross-validated accuracy of ridge regression onto one-hot labels on standardised features: `folds` parts that are
-/// stratified by class, in the order of the examples; the penalty is the best of several, chosen within the training part
-/// by leave-one-out.
+/// Ridge regression onto one-hot labels on standardised features, cross-validated: 1 for each example whose class is right
+/// when the others are learned from, else 0, [n]. `folds` parts that are stratified by class, in the order of the examples;
+/// the penalty is the best of several, chosen within the training part by leave-one-out.
+Tensor probe_classes(const Tensor& features, const Tensor& labels, int64_t folds = 5);
+/// The same for real targets or marks [n] or [n, k]: of each example 1 - squared error / variance, the mean over columns,
+/// [n]; its mean is the explained share of the variance. Throws Kind::data for fewer than 2 examples a part.
+Tensor probe_values(const Tensor& features, const Tensor& targets, int64_t folds = 5);
+/// The mean of probe_classes(): cross-validated accuracy.
 double linear_probe(const Tensor& features, const Tensor& labels, int64_t folds = 5);
 
 }  // namespace graft::select

@@ -286,6 +286,9 @@ Json Preprocessing::description() const {
   if (short_edge) json["short_edge"] = short_edge;
   if (resize_width) json["resize"] = {resize_width, resize_height};
   if (crop_width) json["crop"] = {crop_width, crop_height};
+  if (apply_orientation) json["apply_orientation"] = true;
+  if (min_max_gray) json["min_max_gray"] = true;
+  for (const auto& levels : value) json["range"].push_back({levels.front(), levels.back()});
   return json;
 }
 

@@ -1,0 +1,30 @@
+// All scores of one candidate on one sample of labelled data.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+
+#include "graft/select/scores.h"
+
+namespace graft::select {
+
+/// Of the sample's examples (of its labelled words, for the task tokens).
+struct Targets {
+  Tensor classes;  // [n] int64, for classes; each of 0 .. C-1 occurs
+  Tensor values;   // [n, k], for regression and for several labels (0 or 1); one of the two is defined
+};
+
+struct Measured {
+  std::map<std::string, double> scores;  // by name; all of them: more is better
+  Tensor probe;                          // [n] float64: the linear probe's success on each example
+};
+
+/// LogME, H-score, TransRate, PARC, nearest neighbours and the linear probe for classes, LEEP and NCE where the source's
+/// own classifier gives `probabilities` [n, Z]; LogME and the linear probe for values. PARC is measured on at most 1,000
+/// examples and nearest neighbours on at most 4,000, for their cost grows with the square.
+/// Features [n, d]. Throws as the scores do.
+Measured measure(const Tensor& features, const Targets& targets, const std::optional<Tensor>& probabilities,
+                 uint64_t seed);
+
+}  // namespace graft::select

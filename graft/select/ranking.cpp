@@ -1,0 +1,119 @@
+#include "graft/select/ranking.h"
+
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "graft/core/error.h"
+#include "graft/core/random.h"
+
+namespace graft::select {
+namespace {
+
+constexpr int64_t kResamples = 1000;
+
+/// How often each example is drawn in each resample, [resamples, n].
+Tensor resamples(int64_t n, uint64_t seed) {
+  auto counts = torch::zeros({kResamples, n}, torch::kFloat);
+  auto count = counts.accessor<float, 2>();
+  Random random(seed);
+  for (int64_t r = 0; r < kResamples; ++r)
+    for (int64_t i = 0; i < n; ++i) count[r][static_cast<int64_t>(random.below(static_cast<uint64_t>(n)))] += 1;
+  return counts;
+}
+
+/// 2.5 % and 97.5 % of the values.
+std::pair<double, double> interval(const Tensor& values) {
+  const auto sorted = std::get<0>(values.sort());
+  const auto at = [&](double share) {
+    return sorted[static_cast<int64_t>(share * static_cast<double>(values.size(0) - 1))].item<double>();
+  };
+  return {at(0.025), at(0.975)};
+}
+
+/// The mean over the scores that all have, each in standard deviations of the candidates.
+std::vector<double> combine(const std::vector<Candidate>& candidates) {
+  const auto k = candidates.size();
+  std::vector<double> combined(k, 0);
+  int64_t used = 0;
+  for (const auto& [name, unused] : candidates.front().measured.scores) {
+    std::vector<double> values;
+    for (const auto& candidate : candidates) {
+      const auto found = candidate.measured.scores.find(name);
+      if (found != candidate.measured.scores.end()) values.push_back(found->second);
+    }
+    if (values.size() < k) continue;
+    const double mean = std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(k);
+    double variance = 0;
+    for (const auto value : values) variance += (value - mean) * (value - mean) / static_cast<double>(k);
+    if (!(variance > 0)) continue;
+    ++used;
+    for (size_t i = 0; i < k; ++i) combined[i] += (values[i] - mean) / std::sqrt(variance);
+  }
+  for (auto& value : combined) value /= static_cast<double>(std::max<int64_t>(1, used));
+  return combined;
+}
+
+}  // namespace
+
+Ranked rank(const std::vector<Candidate>& candidates, uint64_t seed) {
+  GRAFT_ASSERT(!candidates.empty());
+  const auto k = candidates.size();
+  Ranked r;
+  r.combined = combine(candidates);
+  r.order.resize(k);
+  std::iota(r.order.begin(), r.order.end(), 0);
+  std::stable_sort(r.order.begin(), r.order.end(), [&](size_t a, size_t b) { return r.combined[a] > r.combined[b]; });
+
+  std::vector<Tensor> probes;
+  for (const auto& candidate : candidates) probes.push_back(candidate.measured.probe.to(torch::kFloat));
+  const auto n = probes.front().size(0);
+  // Means of each resample, [resamples, candidates].
+  const auto means = resamples(n, seed).matmul(torch::stack(probes, 1)) / static_cast<double>(n);
+  const auto bests = torch::bincount(means.argmax(1), {}, static_cast<int64_t>(k));
+  for (size_t i = 0; i < k; ++i) {
+    const auto [lower, upper] = interval(means.select(1, static_cast<int64_t>(i)));
+    r.lower.push_back(lower);
+    r.upper.push_back(upper);
+    r.best_share.push_back(bests[static_cast<int64_t>(i)].item<double>() / kResamples);
+  }
+  for (const auto& [name, unused] : candidates.front().measured.scores) {
+    std::optional<size_t> best;
+    for (size_t i = 0; i < k; ++i) {
+      const auto found = candidates[i].measured.scores.find(name);
+      if (found == candidates[i].measured.scores.end()) continue;
+      if (!best || found->second > candidates[*best].measured.scores.at(name)) best = i;
+    }
+    r.best_by[name] = *best;
+  }
+
+  const auto first = r.order.front();
+  r.winner = first;
+  const auto& name = [&](size_t i) -> const std::string& { return candidates[i].name; };
+  const auto level_with_first = [&](size_t i) {
+    const auto [lower, upper] =
+        interval(means.select(1, static_cast<int64_t>(first)) - means.select(1, static_cast<int64_t>(i)));
+    return lower <= 0 && upper >= 0;
+  };
+  for (const auto i : r.order)
+    if (candidates[i].seconds_per_epoch <= 0.5 * candidates[first].seconds_per_epoch &&
+        candidates[i].seconds_per_epoch < candidates[r.winner].seconds_per_epoch && level_with_first(i))
+      r.winner = i;
+  if (r.winner != first)
+    r.sentence = fmt::format(
+        "{} is taken: {} scores higher, but the data cannot tell the two apart, and it takes {:.1f} times as long.",
+        name(r.winner), name(first), candidates[first].seconds_per_epoch / candidates[r.winner].seconds_per_epoch);
+  else if (k == 1) r.sentence = name(first) + " is taken: it is the only candidate that could be measured.";
+  else
+    r.sentence = fmt::format("{} is taken; next is {}, which the data {}.", name(first), name(r.order[1]),
+                             level_with_first(r.order[1]) ? "cannot tell from it" : "show to be worse");
+  std::vector<std::string> others;
+  for (const auto& [score, best] : r.best_by)
+    if (best != r.winner) others.push_back(fmt::format("{} ({})", name(best), score));
+  if (!others.empty()) r.sentence += " By single scores it would be " + listed(others) + ".";
+  return r;
+}
+
+}  // namespace graft::select

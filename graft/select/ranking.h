@@ -1,0 +1,33 @@
+// From the scores of all candidates to one order, with what is known of its certainty.
+#pragma once
+
+#include <vector>
+
+#include "graft/core/json.h"
+#include "graft/select/measure.h"
+
+namespace graft::select {
+
+struct Candidate {
+  std::string name;
+  Measured measured;
+  double seconds_per_epoch = 0;  // of full fine-tuning on all training examples
+};
+
+struct Ranked {
+  std::vector<size_t> order;              // of the candidates, the best first
+  std::vector<double> combined;           // of each candidate: the mean of its standardised scores
+  std::vector<double> lower, upper;       // of each one's linear probe: 95 % of the resampled means
+  std::vector<double> best_share;         // of the resamples, in how many its linear probe was the best
+  size_t winner = 0;                      // the first, unless one that is level with it costs at most half as much
+  std::map<std::string, size_t> best_by;  // score -> the candidate that it alone would take
+  std::string sentence;                   // why, for people
+};
+
+/// The combined score is the mean, over the scores that all candidates have, of the score's deviation from the mean of
+/// the candidates in standard deviations. Intervals: percentile bootstrap over the examples, the same
+/// resamples for all candidates, 1,000 of them. Level: the 95 % interval of the difference of the two probes holds 0.
+/// There must be a candidate; all are measured on the same examples.
+Ranked rank(const std::vector<Candidate>& candidates, uint64_t seed);
+
+}  // namespace graft::select
