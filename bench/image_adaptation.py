@@ -16,7 +16,7 @@ from side_by_side import BENCH, GRAFT, ROOT, Results, fresh, result_of, run, say
 
 ADAPT = {"adapt.head_epochs": 0, "adapt.batch_size": 64, "adapt.images.base_learning_rate": 4e-3, "adapt.images.smallest_crop": 0.5,
          "adapt.images.decoder_width": 64, "adapt.images.decoder_layers": 2, "adapt.images.decoder_heads": 4}
-FINETUNE = {"finetune.metric": "accuracy", "finetune.head.learning_rates": [1e-3, 1e-2], "finetune.head.weight_decays": [0.01],
+FINETUNE = {"finetune.metric": "accuracy", "finetune.head.closed_form": False, "finetune.head.learning_rates": [1e-3, 1e-2], "finetune.head.weight_decays": [0.01],
             "finetune.head.verdict": False, "finetune.unfreeze.max_units": 2, "finetune.unfreeze.epochs": 3,
             "finetune.unfreeze.learning_rate": 1e-3, "finetune.unfreeze.divisor": 1, "finetune.unfreeze.head_learning_rate": 1e-3,
             "finetune.full.when": "always", "finetune.full.epochs": 15, "finetune.full.patience": 0, "finetune.full.learning_rate": 5e-4}

@@ -42,7 +42,7 @@ def recipe_of(schedule, until):
     names = list(epochs)
     units = sum(name.startswith("unfreeze") for name in names[:until + 1])
     head = epochs["head"]
-    return {**{f"train.{key}": value for key, value in SHARED.items()}, "train.threads": threads(), "finetune.metric": "accuracy",
+    return {**{f"train.{key}": value for key, value in SHARED.items()}, "train.threads": threads(), "finetune.metric": "accuracy", "finetune.head.closed_form": False,
             "finetune.head.learning_rates": [HEAD], "finetune.head.weight_decays": [SHARED["weight_decay"]],
             "finetune.head.epochs": head, "finetune.head.min_epochs": head, "finetune.head.patience": 0,
             "finetune.head.verdict": until == 0, "finetune.unfreeze.max_units": units, "finetune.unfreeze.patience_units": 0,

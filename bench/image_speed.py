@@ -77,7 +77,7 @@ def trained(options, photos, name, recipe):
     """The journal of a run on the photos."""
     folder = fresh(options.out / "runs" / name)
     run([GRAFT, "run", "--source", made_model(options, name), "--data", photos / "splits", "--out", folder, "--quiet", "--json",
-         *settings({"train.threads": threads(), "train.batch_size": BATCH, "finetune.metric": "accuracy", "finetune.head.verdict": False,
+         *settings({"train.threads": threads(), "train.batch_size": BATCH, "finetune.metric": "accuracy", "finetune.head.closed_form": False, "finetune.head.verdict": False,
                     "finetune.head.learning_rates": [1e-3], "finetune.head.weight_decays": [0.01], "finetune.head.patience": 0,
                     "finetune.unfreeze.max_units": 0, "finetune.full.patience": 0, **recipe})])
     return folder
@@ -91,7 +91,7 @@ def step(options, photos, name):
         folder = fresh(options.out / "runs" / f"{name}-step")
         run([GRAFT, "run", "--source", made_model(options, name), "--out", folder, "--quiet", "--json",
              *settings({"data.train": str(small / "train"), "data.validation": str(small / "validation"), "train.threads": threads(),
-                        "train.batch_size": BATCH, "train.micro_batch_tokens": 10**6, "finetune.metric": "accuracy", "finetune.head.verdict": False, "finetune.head.epochs": 1,
+                        "train.batch_size": BATCH, "train.micro_batch_tokens": 10**6, "finetune.metric": "accuracy", "finetune.head.closed_form": False, "finetune.head.verdict": False, "finetune.head.epochs": 1,
                         "finetune.head.min_epochs": 1, "finetune.head.learning_rates": [1e-3], "finetune.head.weight_decays": [0.01],
                         "finetune.unfreeze.max_units": 0, "finetune.full.when": "always", "finetune.full.epochs": 2, "finetune.full.patience": 0})])
         full = next(event for event in events(folder, "phase_end") if event["phase"] == "full")

@@ -313,7 +313,9 @@ TEST(ImageAdapt, ASourceWithoutAnObjectiveIsRefused) {
   EXPECT_NE(outcome.err.find("graft has no objective to adapt a resnet with"), std::string::npos) << outcome.err;
 }
 
-INSTANTIATE_TEST_SUITE_P(Sources, ImageRun, testing::Values("vit-hf-classifier", "resnet-timm-basic", "resnet-cifar"),
+INSTANTIATE_TEST_SUITE_P(Sources, ImageRun,
+                         testing::Values("vit-hf-classifier", "resnet-timm-basic", "resnet-cifar",
+                                         "efficientnet-torchvision", "swin-classifier"),
                          [](const auto& info) {
                            std::string name = info.param;
                            for (auto& c : name)
