@@ -61,7 +61,9 @@ struct Nearly final : train::Stream {
     return {{chain, x}};
   }
   double weight(const std::vector<int64_t>& examples, uint64_t) const override { return examples.size(); }
-  Tensor loss_sum(const train::Outputs&, const std::vector<int64_t>&, uint64_t) const override { return {}; }
+  Tensor loss_sum(const train::Outputs&, const std::vector<int64_t>&, uint64_t) const override {
+    return torch::zeros({});
+  }
   train::Predictions predictions() const override {
     return {.task = "classification", .scores = torch::zeros({60, 3}), .targets = labels};
   }

@@ -7,6 +7,13 @@
 
 #include "graft/core/error.h"
 
+// Of these functions compilers make one for processors with AVX2 too, and the loader takes the one that fits.
+#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__SANITIZE_ADDRESS__)
+#define GRAFT_CLONES __attribute__((target_clones("avx2", "default"), optimize("O3")))
+#else
+#define GRAFT_CLONES
+#endif
+
 namespace graft::data {
 namespace {
 
@@ -80,7 +87,10 @@ Weights weights_of(int64_t in, int64_t out, Filter filter) {
   return w;
 }
 
-uint8_t clipped(int32_t sum) { return static_cast<uint8_t>(std::clamp(sum >> kPrecision, 0, 255)); }
+[[gnu::always_inline]] inline uint8_t clipped(int32_t sum) {
+  const int32_t level = sum >> kPrecision;
+  return static_cast<uint8_t>(level < 0 ? 0 : level > 255 ? 255 : level);
+}
 
 template <int kBands>
 void horizontal_rows(const Image& in, const Weights& w, int64_t first_row, int64_t rows, Image& out) {
@@ -99,11 +109,52 @@ void horizontal_rows(const Image& in, const Weights& w, int64_t first_row, int64
   }
 }
 
+// The same sums four at a time, the fourth being the next pixel's first and left out: nothing but the speed differs.
+using Lanes = int32_t __attribute__((vector_size(16)));
+using Bytes = uint8_t __attribute__((vector_size(4)));
+
+GRAFT_CLONES void horizontal_colours(const uint8_t* in, int64_t in_row, const Weights& w, int64_t rows, uint8_t* out,
+                                     int64_t width) {
+  const auto *first = w.first.data(), *count = w.count.data();
+  const auto* values = w.values.data();
+  const auto most = w.most;
+  for (int64_t y = 0; y < rows; ++y, in += in_row)
+    for (int64_t x = 0; x < width; ++x, out += 3) {
+      const auto* from = in + first[x] * 3;
+      const auto* k = values + x * most;
+      Lanes sums = Lanes{} + (1 << (kPrecision - 1));
+      for (int64_t i = 0; i < count[x]; ++i, from += 3) {
+        Bytes bytes;
+        std::memcpy(&bytes, from, 4);
+        sums += __builtin_convertvector(bytes, Lanes) * k[i];
+      }
+      for (int c = 0; c < 3; ++c) out[c] = clipped(sums[c]);
+    }
+}
+
 Image horizontal(const Image& in, const Weights& w, int64_t width, int64_t first_row, int64_t rows) {
   Image out(width, rows, in.bands);
-  if (in.bands == 1) horizontal_rows<1>(in, w, first_row, rows, out);
-  else horizontal_rows<3>(in, w, first_row, rows, out);
+  if (in.bands == 1) {
+    horizontal_rows<1>(in, w, first_row, rows, out);
+    return out;
+  }
+  // Behind the last pixel of the image there is no fourth byte, so its row is summed one by one.
+  const auto fast = std::min(rows, in.height - 1 - first_row);
+  horizontal_colours(in.at(0, first_row), in.width * 3, w, fast, out.samples.data(), width);
+  if (fast < rows) {
+    Image last(width, 1, 3);
+    horizontal_rows<3>(in, w, first_row + fast, 1, last);
+    std::copy(last.samples.begin(), last.samples.end(), out.at(0, fast));
+  }
   return out;
+}
+
+GRAFT_CLONES void add_row(const uint8_t* from, int32_t k, int64_t count, int32_t* sums) {
+  for (int64_t x = 0; x < count; ++x) sums[x] += from[x] * k;
+}
+
+GRAFT_CLONES void clip_row(const int32_t* sums, int64_t count, uint8_t* to) {
+  for (int64_t x = 0; x < count; ++x) to[x] = clipped(sums[x]);
 }
 
 /// Row sums: the inner loop runs along a row, so that compilers make vectors of it.
@@ -116,10 +167,9 @@ Image vertical(const Image& in, const Weights& w, int64_t height, int64_t first_
     for (int64_t i = 0; i < w.count[y]; ++i) {
       const auto* from = in.at(0, w.first[y] + i - first_row);
       const int32_t k = w.values[y * w.most + i];
-      for (int64_t x = 0; x < row; ++x) sums[x] += from[x] * k;
+      add_row(from, k, row, sums.data());
     }
-    auto* to = out.at(0, y);
-    for (int64_t x = 0; x < row; ++x) to[x] = clipped(sums[x]);
+    clip_row(sums.data(), row, out.at(0, y));
   }
   return out;
 }
