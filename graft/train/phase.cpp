@@ -65,7 +65,7 @@ void Phase::run(const PhaseHooks& hooks) {
       const double position =
           static_cast<double>(state_.epoch * steps + state_.step + 1) / static_cast<double>(plan_.epochs * steps + 1);
       if (state_.step + 1 < steps) train_.expect(batches[state_.step + 1], epoch);
-      train_step(batches[state_.step], position);
+      train_step(batches[state_.step], position, steps);
       if (hooks.step_done)
         hooks.step_done(state_.epoch, state_.step + 1, steps,
                         state_.weight_sum > 0 ? state_.loss_sum / state_.weight_sum : 0,
@@ -75,7 +75,7 @@ void Phase::run(const PhaseHooks& hooks) {
   }
 }
 
-void Phase::train_step(const std::vector<int64_t>& batch, double position) {
+void Phase::train_step(const std::vector<int64_t>& batch, double position, int64_t steps) {
   const auto epoch = static_cast<uint64_t>(state_.epoch);
   const double total = train_.weight(batch, epoch);
   if (total == 0) return;  // a batch without a single label or mask
@@ -92,7 +92,8 @@ void Phase::train_step(const std::vector<int64_t>& batch, double position) {
                                           options_.activation_checkpointing);
       loss = train_.loss_sum(outputs, examples, epoch) / total;
       for (const auto& term : terms_)  // shares of the parts add up to 1
-        loss = loss + term->value({model_, examples, outputs, epoch}) * (train_.weight(examples, epoch) / total);
+        if (const auto value = term->value({model_, examples, outputs, epoch}); value.defined())
+          loss = loss + value * (train_.weight(examples, epoch) / total);
     }
     loss_sum += loss.item<double>() * total;
     if (!std::isfinite(loss_sum)) {
@@ -105,6 +106,11 @@ void Phase::train_step(const std::vector<int64_t>& batch, double position) {
     }
     loss.backward();
   }
+  for (const auto& term : terms_)
+    loss_sum += total * term->add_gradients({model_, epoch, state_.step, steps, static_cast<int64_t>(batch.size()),
+                                             seed_of(seed_, {plan_.stage, plan_.name, "term", term->name()},
+                                                     {epoch, static_cast<uint64_t>(state_.step)}),
+                                             options_.precision == "bfloat16"});
   const double norm = optimizer_.clip_gradients(options_.max_gradient_norm);
   GRAFT_CHECK(numerical, std::isfinite(norm),
               "{}, epoch {}, step {}: the gradients are not finite while the loss is. The best weights so far are in "
@@ -167,6 +173,7 @@ void Phase::restore_best() {
 Json Phase::state_json() const {
   auto json = io::write_value(state_);
   json["history"] = state_.history;
+  for (const auto& term : terms_) json["terms"].push_back(term->state());
   return json;
 }
 
@@ -182,6 +189,10 @@ void Phase::resume(const Json& json, const std::map<std::string, Tensor>& tensor
   auto fields = json;
   state_.history = fields.value("history", Json::array());
   fields.erase("history");
+  if (const auto terms = fields.find("terms"); terms != fields.end()) {
+    for (size_t i = 0; i < std::min(terms_.size(), terms->size()); ++i) terms_[i]->load_state((*terms)[i]);
+    fields.erase(terms);
+  }
   std::vector<std::string> mistakes;
   io::read_value(fields, state_, "", mistakes);
   GRAFT_CHECK(disk, mistakes.empty(), "the checkpoint's state cannot be read: {}", listed(mistakes));

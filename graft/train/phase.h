@@ -76,7 +76,7 @@ class Phase {
   void resume(const Json& state, const std::map<std::string, Tensor>& tensors);
 
  private:
-  void train_step(const std::vector<int64_t>& batch, double position);
+  void train_step(const std::vector<int64_t>& batch, double position, int64_t steps);
   void finish_epoch(const PhaseHooks& hooks);
   std::map<std::string, Tensor> weights() const;
 
