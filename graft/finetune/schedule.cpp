@@ -322,6 +322,8 @@ struct Schedule::Machine {
                {"seconds", state.phase_seconds + capture_seconds},
                {"capture", Json{{"seconds", capture_seconds}}}};
     entry.update(more);
+    if (hooks.retained)
+      if (const auto kept = hooks.retained(name); !kept.empty()) entry["retained"] = kept;
     hooks.journal("phase_end", entry);
     result["phases"].push_back(entry);
     state.phase_seconds = capture_seconds = 0;
@@ -343,7 +345,8 @@ struct Schedule::Machine {
     p.patience = s.options.head.patience;
     p.min_improvement = s.options.min_improvement;
     if (state.measured) p.start_metric = state.of_source;
-    return std::make_unique<Phase>(model, p, s.training, stream, judged, s.seed);
+    const auto terms = &stream == &train ? s.terms : decltype(s.terms){};  // the verdict asks what features are worth
+    return std::make_unique<Phase>(model, p, s.training, stream, judged, s.seed, terms);
   }
 
   /// A language head is not fresh: what the source can do already competes with what the head learns.
@@ -482,7 +485,7 @@ struct Schedule::Machine {
     p.epochs = o.epochs;
     p.min_improvement = s.options.min_improvement;
     p.start_metric = state.metric;
-    return std::make_unique<Phase>(s.model, p, s.training, train, validation, s.seed);
+    return std::make_unique<Phase>(s.model, p, s.training, train, validation, s.seed, s.terms);
   }
 
   void unfreeze() {
@@ -564,7 +567,7 @@ struct Schedule::Machine {
     p.patience = s.options.full.patience;
     p.min_improvement = s.options.min_improvement;
     p.start_metric = state.metric;
-    return std::make_unique<Phase>(s.model, p, s.training, train, validation, s.seed);
+    return std::make_unique<Phase>(s.model, p, s.training, train, validation, s.seed, s.terms);
   }
 
   void full() {

@@ -35,12 +35,26 @@ struct ReplayOptions {
   }
 };
 
+struct LwfOptions {
+  double weight = 0;
+  double temperature = 2;
+
+  template <class Visitor>
+  void visit(Visitor&& field) {
+    field("weight", weight, "of the term; 0: off, 1 as Li and Hoiem 2017");
+    field("temperature", temperature, "by which the source's answers are softened (Li and Hoiem 2017: 2)");
+  }
+};
+
 struct RetainOptions {
   data::DataOptions source_data;
   bool report = true;
   int64_t examples = 500;
+  double max_forgetting = -1;
+  bool interpolate = false;
   double l2sp = 0;
   EwcOptions ewc;
+  LwfOptions lwf;
   ReplayOptions replay;
 
   template <class Visitor>
@@ -48,9 +62,18 @@ struct RetainOptions {
     field("source_data", source_data, "labelled examples of what the source model was trained for");
     field("report", report, "measure what the source loses, after each phase");
     field("examples", examples, "most examples that it is measured on");
+    field("max_forgetting", max_forgetting,
+          "at the end, the best point between source and result that loses at most this much of the source's metric; "
+          "below 0: no limit");
+    field("interpolate", interpolate,
+          "without a limit too: the point that keeps most of the source and is not worse on the new task (Wortsman et "
+          "al. "
+          "2022)");
     field("l2sp", l2sp,
           "strength of a pull towards the source that is the same for all weights (Li et al. 2018); 0: off");
     field("ewc", ewc, "a pull towards the source, as strong as each weight mattered");
+    field("lwf", lwf,
+          "the source's answers to the new examples are held while these are learned; needs no source data");
     field("replay", replay, "examples of the source's own task among the new ones");
   }
 

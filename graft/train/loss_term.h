@@ -1,13 +1,14 @@
 // One penalty beside the task loss (graft/retain). Terms are summed and never see each other.
 #pragma once
 
-#include "graft/train/stream.h"
+#include "graft/train/ends.h"
 
 namespace graft::train {
 
 struct Step {
   models::Model& model;
   const std::vector<int64_t>& examples;
+  const Ends& ends;  // of the chains, which a term's own head may read
   const Outputs& outputs;
   uint64_t epoch;
 };
