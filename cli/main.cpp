@@ -29,6 +29,9 @@ struct Arguments {
   double temperature = 0, top_p = 1;
   bool stream = false;
   std::string sixteen_bit = "scale", mistakes;
+  std::string before, after, labels = "given", add;
+  int64_t examples = 1000;
+  double decay = 1;
   bool fast_decode = false;
   int64_t max_length = 512, threads = 0, repeat = 1;
   double tolerance = 1e-5;
@@ -181,6 +184,31 @@ int launch(int argc, char** argv) {
   preprocess.add_flag("--fast-decode", a.fast_decode, "decode large JPEGs smaller, and say how much that changes");
   auto& recipe = *app.add_subcommand("recipe", "every key of a recipe with its default and its meaning");
 
+  auto& retain = *app.add_subcommand("retain", "what a model still knows of its source, and how that is protected");
+  retain.require_subcommand(1);
+  auto& measure = *retain.add_subcommand("measure", "what a tuned model lost of another: accuracy, agreement, drift");
+  measure.add_option("before", a.before, "the source's folder")->required();
+  measure.add_option("after", a.after, "the folder of a model that was made from it")->required();
+  auto& fisher =
+      *retain.add_subcommand("fisher", "how much each weight matters for what a model knows, for retain.ewc");
+  fisher.add_option("--model", a.model, "model folder")->required();
+  fisher
+      .add_option("--out", a.out, "safetensors to write; fisher.safetensors in the model's folder is found by itself")
+      ->required();
+  fisher.add_option("--labels", a.labels, "given, or own: drawn from the model's outputs")
+      ->check(CLI::IsMember({"given", "own"}));
+  fisher.add_option("--add", a.add, "file of earlier domains, whose Fisher is added");
+  fisher.add_option("--decay", a.decay, "how much of the earlier domains' Fisher stays")->check(CLI::Range(0.0, 1.0));
+  for (auto* command : {&measure, &fisher}) {
+    command->add_option("--data", a.data, "labelled examples of what the (first) model was trained for")->required();
+    command->add_option("--examples", a.examples, "most examples that are used");
+    command->add_option("--text", a.text, "column of the text");
+    command->add_option("--pair", a.pair, "column of the second text");
+    command->add_option("--label", a.label, "column of the label");
+    command->add_option("--max-length", a.max_length, "most tokens of a text");
+    command->add_option("--threads", a.threads, "0: all cores");
+  }
+
   graft::cli::PullArguments wish;
   auto& pull = *app.add_subcommand("pull", "downloads a source into the cache; goes on where it was stopped");
   pull.add_option("id", wish.id, "ORG/NAME of the hub, or of the list that `graft sources` prints")->required();
@@ -233,6 +261,20 @@ int launch(int argc, char** argv) {
     request["dry_run"] = a.dry_run;
   } else if (select.parsed()) {
     request["recipe"] = recipe_of(a, graft::run::Purpose::select);
+  } else if (retain.parsed()) {
+    request.update({{"action", retain.get_subcommands().front()->get_name()},
+                    {"before", a.before},
+                    {"after", a.after},
+                    {"model", a.model},
+                    {"out", a.out},
+                    {"labels", a.labels},
+                    {"add", a.add},
+                    {"decay", a.decay},
+                    {"examples", a.examples},
+                    {"max_length", a.max_length},
+                    {"threads", a.threads},
+                    {"data", a.data},
+                    {"data_options", {{"text", a.text}, {"pair", a.pair}, {"label", a.label}}}});
   } else {
     request.update({{"model", a.model},
                     {"file", a.file},

@@ -22,6 +22,8 @@ void generate_command(const models::Source& source, const Json& request);
 Json forward_command(const Json& request);
 Json check_command(const Json& request);
 void tokenize_command(const Json& request);
+/// retain measure and retain fisher.
+Json retain_command(const Json& request);
 /// preprocess: images in, the model's pixel values out.
 Json preprocess_command(const Json& request);
 

@@ -30,6 +30,7 @@ int serve(const Json& request) {
   else if (command == "check") answer = cli::check_command(request);
   else if (command == "predict") cli::predict_command(request);
   else if (command == "preprocess") answer = cli::preprocess_command(request);
+  else if (command == "retain") answer = cli::retain_command(request);
   else if (command == "tokenize") cli::tokenize_command(request);
   if (request.value("json", false) && !answer.is_null())
     std::cout << answer.dump(-1, ' ', false, Json::error_handler_t::replace) << "\n";

@@ -4,6 +4,7 @@
 #include "cli/engine/commands.h"
 #include "graft/io/fields.h"
 #include "graft/run/pipeline.h"
+#include "graft/run/retention.h"
 
 namespace graft::cli {
 namespace {
@@ -45,6 +46,17 @@ void print_result(const Json& result) {
                  phase["validation"].get<double>(),
                  phase["phase"] == "head" ? "" : fmt::format("{:+.4f}", phase["gain"].get<double>()),
                  phase["seconds"].get<double>());
+    if (result.contains("retained")) {
+      const auto& source = result["retained"]["source"];
+      fmt::print("\nkept of the source{}\n",
+                 source.contains("value") ? fmt::format(" ({} of {} examples, at first {:.4f})",
+                                                        source["metric"].get<std::string>(),
+                                                        source["examples"].get<int64_t>(), source["value"].get<double>())
+                                          : " (measured on the new examples, without labels)");
+      for (const auto& phase : f["phases"])
+        if (phase.contains("retained"))
+          fmt::print("{:<14}{}\n", phase["phase"].get<std::string>(), run::retained_text(phase["retained"], source));
+    }
   }
   if (result.contains("test")) {
     fmt::print("\ntest ({} examples):", result["test"]["examples"].get<int64_t>());

@@ -357,6 +357,8 @@ struct Schedule::Machine {
                {"seconds", state.phase_seconds + capture_seconds},
                {"capture", Json{{"seconds", capture_seconds}}}};
     entry.update(more);
+    if (hooks.retained)
+      if (const auto kept = hooks.retained(name); !kept.empty()) entry["retained"] = kept;
     hooks.journal("phase_end", entry);
     result["phases"].push_back(entry);
     state.phase_seconds = capture_seconds = 0;
@@ -385,7 +387,8 @@ struct Schedule::Machine {
     p.min_improvement = s.options.min_improvement;
     if (state.measured) p.start_metric = state.of_source;
     if (start) p.start_metric = start;
-    return std::make_unique<Phase>(model, p, s.training, stream, judged, s.seed);
+    const auto terms = &stream == &train ? s.terms : decltype(s.terms){};  // the verdict asks what features are worth
+    return std::make_unique<Phase>(model, p, s.training, stream, judged, s.seed, terms);
   }
 
   /// The same from its beginning: with the closed form, its weights compete with what is learned from there.
@@ -558,7 +561,7 @@ struct Schedule::Machine {
     p.epochs = o.epochs;
     p.min_improvement = s.options.min_improvement;
     p.start_metric = state.metric;
-    return std::make_unique<Phase>(s.model, p, s.training, train, validation, s.seed);
+    return std::make_unique<Phase>(s.model, p, s.training, train, validation, s.seed, s.terms);
   }
 
   void unfreeze() {
@@ -640,7 +643,7 @@ struct Schedule::Machine {
     p.patience = s.options.full.patience;
     p.min_improvement = s.options.min_improvement;
     p.start_metric = state.metric;
-    return std::make_unique<Phase>(s.model, p, s.training, train, validation, s.seed);
+    return std::make_unique<Phase>(s.model, p, s.training, train, validation, s.seed, s.terms);
   }
 
   void full() {

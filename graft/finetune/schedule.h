@@ -37,12 +37,15 @@ struct Setting {
   features::StoreOptions store;
   std::filesystem::path features_folder;
   uint64_t seed = 0;
+  std::vector<std::shared_ptr<train::LossTerm>> terms;  // beside the task's loss, in every phase
 };
 
 struct Hooks {
   std::function<void(const std::string& event, Json fields)> journal;
   /// `must`: at the end of a phase; otherwise when the last saving is long ago.
   std::function<void(const Json& state, const Tensors& tensors, bool must)> save;
+  /// After each phase, with its best weights in the model: what the source still knows; empty for nothing to say.
+  std::function<Json(const std::string& phase)> retained;
   /// Each once a process, for the measurement of the start: "first_capture", "first_step".
   std::function<void(const std::string& event)> reached;
   report::Progress* progress = nullptr;

@@ -1,7 +1,7 @@
 #include "graft/models/decoder_heads.h"
 
 #include "graft/nn/chunked_cross_entropy.h"
-#include "graft/nn/linear.h"
+#include "graft/nn/tied_linear.h"
 
 namespace graft::models {
 namespace {
@@ -56,6 +56,7 @@ struct TokenScore final : NormedHead {
 struct CausalLmHead final : NormedHead {
   explicit CausalLmHead(const DecoderEnd& end) : NormedHead(end), words(end.words), tied(end.tied) {
     if (!tied) lm_head = register_module("lm_head", nn::Linear(words->weight.size(1), words->weight.size(0), false));
+    else decoder = register_module("decoder", nn::TiedLinear(words->weight, Tensor()));
   }
   std::vector<std::string> uses() const override {
     return tied ? std::vector<std::string>{"embeddings"} : std::vector<std::string>{};
@@ -69,10 +70,11 @@ struct CausalLmHead final : NormedHead {
       const auto losses = nn::chunked_losses(x, weight, labels->second.values);  // (N)
       return {{"loss", losses.sum()}, {"losses", losses}};
     }
-    return {{"logits", tied ? nn::linear(x, weight, Tensor()) : lm_head(x)}};  // (N, V)
+    return {{"logits", tied ? decoder(x) : lm_head(x)}};  // (N, V)
   }
   nn::Embedding words;
   nn::Linear lm_head{nullptr};
+  nn::TiedLinear decoder{nullptr};
   bool tied;
 };
 

@@ -2,8 +2,6 @@
 
 #include <sstream>
 
-#include "graft/nn/linear.h"
-
 namespace graft::models {
 namespace {
 
@@ -79,10 +77,11 @@ MaskedLmLayers::MaskedLmLayers(torch::nn::Module& owner, const MaskedLmKeys& key
   auto& transform = level_at(owner, keys.transform);
   dense = transform.register_module("dense", nn::Linear(hidden_size, E));
   norm = transform.register_module("LayerNorm", nn::LayerNorm(E, eps));
+  decoder = transform.register_module("decoder", nn::TiedLinear(this->words->weight, bias));
 }
 
 Tensor MaskedLmLayers::logits(const Tensor& hidden) {
-  return nn::linear(norm(act(dense(hidden))), words->weight, bias);
+  return decoder(norm(act(dense(hidden))));
 }
 
 std::shared_ptr<Head> masked_lm_head(const MaskedLmKeys& keys, int64_t hidden_size, const std::string& act, double eps,

@@ -4,6 +4,7 @@
 #include "graft/models/model.h"
 #include "graft/nn/activation.h"
 #include "graft/nn/layers.h"
+#include "graft/nn/tied_linear.h"
 
 namespace graft::models {
 
@@ -30,6 +31,7 @@ struct MaskedLmLayers {
   nn::Activation act;
   nn::Linear dense{nullptr};
   nn::LayerNorm norm{nullptr};
+  nn::TiedLinear decoder{nullptr};
   Tensor bias;
 };
 

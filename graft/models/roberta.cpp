@@ -7,7 +7,7 @@
 #include "graft/models/architectures.h"
 #include "graft/models/encoder_heads.h"
 #include "graft/models/post_norm_model.h"
-#include "graft/nn/linear.h"
+#include "graft/nn/tied_linear.h"
 
 namespace graft::models {
 namespace {
@@ -61,6 +61,7 @@ struct RobertaMaskedLmHead final : Head {
     bias = lm_head->register_parameter("bias", torch::zeros({c.vocab_size}));
     dense = lm_head->register_module("dense", nn::Linear(c.hidden_size, c.hidden_size));
     norm = lm_head->register_module("layer_norm", nn::LayerNorm(c.hidden_size, c.layer_norm_eps));
+    decoder = lm_head->register_module("decoder", nn::TiedLinear(this->words->weight, bias));
   }
 
   Reads reads() const override { return {Reads::Where::all}; }
@@ -68,12 +69,13 @@ struct RobertaMaskedLmHead final : Head {
 
   Outputs forward(const std::map<std::string, Activations>& ends) override {
     const auto x = norm(torch::gelu(dense(ends.at("text").hidden.values)));  // (N, C)
-    return {{"logits", nn::linear(x, words->weight, bias)}};                 // (N, V)
+    return {{"logits", decoder(x)}};                                         // (N, V)
   }
 
   nn::Embedding words;
   nn::Linear dense{nullptr};
   nn::LayerNorm norm{nullptr};
+  nn::TiedLinear decoder{nullptr};
   Tensor bias;
 };
 

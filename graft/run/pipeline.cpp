@@ -15,8 +15,12 @@
 #include "graft/io/safetensors.h"
 #include "graft/models/lora.h"
 #include "graft/report/journal.h"
+#include "graft/retain/ewc.h"
+#include "graft/retain/interpolation.h"
+#include "graft/retain/lwf.h"
 #include "graft/run/export.h"
 #include "graft/run/find_source.h"
+#include "graft/run/retention.h"
 #include "graft/run/selection.h"
 #include "graft/run/task_inputs.h"
 
@@ -209,6 +213,18 @@ struct Runner {
     setting.store = recipe.features;
     setting.features_folder = recipe.features.folder.empty() ? folder / "features" : fs::path(recipe.features.folder);
     setting.seed = recipe.seed;
+    const auto knowledge = source_knowledge();
+    // The same labels in the same order: the model goes on with the source's own head.
+    const bool same_head = knowledge && knowledge->task().kind == task.kind && loaded.report.fresh.empty();
+    if (knowledge) {
+      identity["source_data"] = knowledge->data_hash();
+      GRAFT_CHECK(
+          usage, !saved_identity.contains("source_data") || saved_identity["source_data"] == identity["source_data"],
+          "{}: retain.source_data has changed since the run was started, so it cannot be resumed. Start a new run.",
+          folder.string());
+      if (recipe.retain.report) report_source(*knowledge, *validation.inputs, model, same_head, adapted);
+      setting.terms = retaining(*knowledge, model, loaded.report.fresh, same_head, *train.inputs, setting);
+    }
     finetune::Hooks hooks;
     hooks.journal = [&](const std::string& event, Json fields) { journal.write(event, std::move(fields)); };
     hooks.save = [&](const Json& state, const Tensors& tensors, bool must) { save("finetune", state, tensors, must); };
@@ -216,10 +232,14 @@ struct Runner {
       sessions.write(event, {{"seconds_since_start", process_seconds()}});
     };
     hooks.progress = &progress;
+    if (knowledge && recipe.retain.report)
+      hooks.retained = [&](const std::string& phase) { return report_phase(*knowledge, model, same_head, phase); };
     finetune::Schedule schedule(std::move(setting), hooks);
     if (saved_stage == "finetune") schedule.resume(saved_state, saved_tensors);
     schedule.run();
     results["finetune"] = schedule.result();
+    if (knowledge && (recipe.retain.interpolate || recipe.retain.max_forgetting >= 0))
+      walk_back(*knowledge, model, same_head, dataset, validation);
 
     evaluate_test(model, dataset, *kind);
     const bool beside = recipe.lora.rank > 0 && !recipe.lora.merge;
@@ -230,6 +250,158 @@ struct Runner {
         export_model(folder / "model", source, model, task, dataset.label_names, kind->files(model),
                      {origin.name, dataset.task, kind->of_images(), card}, beside ? &recipe.lora : nullptr);
     if (recipe.features.folder.empty()) io::remove_all(folder / "features");
+  }
+
+  // --- what the source knew ------------------------------------------------------------------------------------
+
+  bool retains() const {
+    const auto& r = recipe.retain;
+    return r.ewc.strength > 0 || r.l2sp > 0 || r.lwf.weight > 0 || r.replay.fraction > 0 || r.interpolate ||
+           r.max_forgetting >= 0;
+  }
+
+  /// nullptr when nothing is to be kept or measured.
+  std::unique_ptr<SourceKnowledge> source_knowledge() {
+    if (!recipe.retain.report && !retains()) return nullptr;
+    auto knowledge = std::make_unique<SourceKnowledge>(open_source(), recipe.retain, recipe.max_length, recipe.images,
+                                                       recipe.seed, progress);
+    if (recipe.lora.rank > 0)
+      models::attach_lora(knowledge->probe(), recipe.lora, seed_of(recipe.seed, {"retain", "lora"}));
+    return knowledge;
+  }
+
+  /// The source before anything of the new task is learned; with an adaptation before it and after it.
+  void report_source(SourceKnowledge& knowledge, const features::Inputs& proxy, models::Model& model, bool same_head,
+                     bool adapted) {
+    knowledge.compare_on(proxy);
+    if (results.contains("retained")) return;
+    results["retained"]["source"] = knowledge.original();
+    if (adapted) results["retained"]["adapt"] = knowledge.measure(model, same_head);
+    journal.write("retained", results["retained"]);
+    if (results["retained"]["source"].contains("value"))
+      progress.line(fmt::format("the source on its own data: {} {:.4f} ({} examples)",
+                                results["retained"]["source"]["metric"].get<std::string>(),
+                                results["retained"]["source"]["value"].get<double>(),
+                                results["retained"]["source"]["examples"].get<int64_t>()));
+    if (adapted)
+      progress.line("kept of the source after adapt: " +
+                    retained_text(results["retained"]["adapt"], results["retained"]["source"]));
+  }
+
+  Json report_phase(SourceKnowledge& knowledge, models::Model& model, bool same_head, const std::string& phase) {
+    const auto& source = results["retained"]["source"];
+    if (phase == "head" && !same_head)  // its blocks are what they were
+      return results["retained"].contains("adapt") ? results["retained"]["adapt"] : source;
+    const auto now = knowledge.measure(model, same_head);
+    progress.line(fmt::format("kept of the source after {}: {}", phase, retained_text(now, source)));
+    return now;
+  }
+
+  std::vector<std::shared_ptr<train::LossTerm>> retaining(SourceKnowledge& knowledge, models::Model& model,
+                                                          const std::vector<std::string>& fresh, bool same_head,
+                                                          const features::Inputs& inputs,
+                                                          const finetune::Setting& setting) {
+    const auto& options = recipe.retain;
+    std::vector<std::shared_ptr<train::LossTerm>> terms;
+    const auto free = [&](retain::Anchors anchors) {  // a new head of the old one's name is not held
+      for (const auto& key : fresh) anchors.of.erase(key);
+      return anchors;
+    };
+    if (options.ewc.strength > 0)
+      terms.push_back(
+          std::make_shared<retain::Ewc>(model, free(protection(knowledge, inputs, setting)), options.ewc.strength));
+    if (options.l2sp > 0) {
+      knowledge.reset();
+      terms.push_back(
+          std::make_shared<retain::Ewc>(model, free(retain::anchors_at(knowledge.probe(), {})), options.l2sp, "l2sp"));
+    }
+    if (options.lwf.weight > 0) {
+      knowledge.reset();
+      const auto lwf = std::make_shared<retain::Lwf>(knowledge.probe(), inputs, model.head->reads(),
+                                                     knowledge.task().kind == "classification", same_head, options.lwf);
+      progress.line(lwf->holds_answers() ? "the source has answered the new examples once; its answers are held (LwF)"
+                                         : "the source has no classes to answer with; its features are held (LwF)");
+      terms.push_back(lwf);
+    }
+    if (auto replay = knowledge.replay(model, same_head)) terms.push_back(std::move(replay));
+    if (knowledge.task().kind == setting.task && !same_head && setting.task == "classification" && retains() &&
+        options.replay.fraction == 0 && grows(knowledge.label_names(), setting.label_names))
+      progress.line(
+          "note: the new labels contain the source's. EWC, L2-SP and LwF cannot hold old classes when the class set "
+          "grows; "
+          "replay can (retain.replay.fraction with retain.source_data).");
+    return terms;
+  }
+
+  /// Looks at the path between the source's weights and the result, and takes the point that the recipe asks for.
+  void walk_back(SourceKnowledge& knowledge, models::Model& model, bool same_head, const data::Dataset& dataset,
+                 const Prepared& validation) {
+    constexpr int kSteps = 10;
+    if (!recipe.retain.report) knowledge.compare_on(*validation.inputs);
+    const auto metric = results["finetune"]["metric"].get<std::string>();
+    const double sign = train::smaller_is_better(metric) ? -1 : 1;
+    const auto from = knowledge.weights(same_head);
+    std::map<std::string, Tensor> to;
+    for (const auto& items : {model.parameters_by_key(), model.buffers_by_key()})
+      for (const auto& item : items) to[item.key()] = item.value().detach().clone();
+    model.unfreeze_only(model.all_groups());  // no store holds what these weights compute
+    const features::Feed feed(model, *validation.inputs);
+    const auto stream =
+        train::task_stream(model, feed, dataset.task, dataset.label_names, dataset.validation, validation.alignment);
+    std::vector<retain::PathPoint> path;
+    Json curve = Json::array();
+    progress.title("Between the source and the result");
+    for (int step = 0; step <= kSteps; ++step) {
+      const double share = static_cast<double>(step) / kSteps;
+      retain::interpolate(model, from, to, share);
+      const auto target = train::metric_of(metric, train::evaluate(model, *stream, recipe.train.micro_batch_tokens,
+                                                                   recipe.train.precision == "bfloat16"));
+      const auto measure = knowledge.measure(model, same_head);
+      path.push_back({share, sign * target, kept(measure)});
+      curve.push_back({{"share", share}, {metric, target}, {"retained", measure}});
+      progress.line(
+          fmt::format("{:.1f} of the way: validation {} {:.4f}, kept {:.4f}", share, metric, target, kept(measure)));
+    }
+    const auto budget = recipe.retain.max_forgetting >= 0 ? std::optional(recipe.retain.max_forgetting) : std::nullopt;
+    const auto best = retain::best_point(path, recipe.finetune.min_improvement, budget);
+    retain::interpolate(model, from, to, path[best].share);
+    const auto reason =
+        budget && path[best].share == 0
+            ? fmt::format(
+                  "no point beside the source itself loses at most {:g}; give a larger max_forgetting, or protect "
+                  "more (retain.ewc, retain.replay)",
+                  *budget)
+        : budget ? fmt::format("the best of the points that lose at most {:g}", *budget)
+                 : std::string("it keeps most of the source among those that are not worse on the new task");
+    progress.line(fmt::format("taken: {:.1f} of the way ({})", path[best].share, reason));
+    results["retained"]["path"] = curve;
+    results["retained"]["taken"] = curve[best];
+    journal.write("path", {{"points", curve}, {"taken", path[best].share}, {"reason", reason}});
+  }
+
+  static bool grows(const std::vector<std::string>& old, const std::vector<std::string>& now) {
+    return !old.empty() && now.size() > old.size() && std::all_of(old.begin(), old.end(), [&](const auto& name) {
+      return std::find(now.begin(), now.end(), name) != now.end();
+    });
+  }
+
+  /// The file that the recipe names, what the source carries with it, or the Fisher computed once for this run.
+  retain::Anchors protection(SourceKnowledge& knowledge, const features::Inputs& inputs,
+                             const finetune::Setting& setting) {
+    if (!recipe.retain.ewc.fisher.empty()) return retain::read_anchors(recipe.retain.ewc.fisher);
+    const auto carried = origin.folder / retain::kAnchorsFile, computed = folder / retain::kAnchorsFile;
+    if (fs::exists(carried)) {
+      progress.line("the source brings its Fisher: " + carried.string());
+      return retain::read_anchors(carried);
+    }
+    if (fs::exists(computed)) return retain::read_anchors(computed);
+    auto& probe = knowledge.probe();
+    const features::Feed feed(probe, inputs);
+    const auto proxy = train::task_stream(probe, feed, setting.task, setting.label_names, *setting.train.examples,
+                                          setting.train.alignment);
+    auto anchors = knowledge.fisher(proxy.get());
+    retain::write_anchors(computed, anchors);
+    return anchors;
   }
 
   /// Skipped examples are counted with those that reading skipped.

@@ -148,6 +148,36 @@ void check_train(const Recipe& r, Checks& c) {
   c.at_least("features.units_ahead", 0, r.features.units_ahead);
 }
 
+void check_retain(const Recipe& r, Checks& c, std::vector<std::string>& mistakes) {
+  const auto& k = r.retain;
+  c.at_least("retain.examples", 2, k.examples);
+  c.at_least("retain.l2sp", 0, k.l2sp);
+  c.expect(k.max_forgetting < 1, "retain.max_forgetting", "less than 1", k.max_forgetting);
+  if (r.lora.rank > 0 && (k.interpolate || k.max_forgetting >= 0))
+    mistakes.push_back(
+        "retain.interpolate and retain.max_forgetting: go along the weights, which lora.rank leaves alone");
+  c.at_least("retain.ewc.strength", 0, k.ewc.strength);
+  c.at_least("retain.ewc.examples", 1, k.ewc.examples);
+  c.one_of("retain.ewc.labels", k.ewc.labels, {"auto", "given", "own"});
+  c.at_least("retain.lwf.weight", 0, k.lwf.weight);
+  c.positive("retain.lwf.temperature", k.lwf.temperature);
+  c.fraction("retain.replay.fraction", k.replay.fraction);
+  c.at_least("retain.replay.size", 0, k.replay.size);
+  const auto wants_data = [&](bool wanted, const char* what) {
+    if (wanted && !k.has_source_data())
+      mistakes.push_back(
+          fmt::format("retain.source_data.path: is missing; {} needs labelled examples of what the source "
+                      "was trained for",
+                      what));
+  };
+  wants_data(k.replay.fraction > 0, "retain.replay");
+  wants_data(k.ewc.labels == "given", "retain.ewc.labels = \"given\"");
+  if (r.lora.rank > 0 && (k.ewc.strength > 0 || k.l2sp > 0))
+    mistakes.push_back(
+        "retain.ewc and retain.l2sp: pull weights towards the source, and with lora.rank the source's weights do not "
+        "move; leave one of them out");
+}
+
 /// "finetune.head.epochs=5": the value as TOML reads it, or as a text when it is none.
 void apply(Json& json, const std::string& assignment, std::vector<std::string>& mistakes) {
   const auto equals = assignment.find('=');
@@ -208,6 +238,7 @@ Recipe read_recipe(Json json, const std::vector<std::string>& set, Purpose purpo
     check_finetune(recipe, checks);
     checks.at_least("select.sample", 50, recipe.select.sample);
     checks.at_least("select.max_mb", 0, recipe.select.max_mb);
+    check_retain(recipe, checks, mistakes);
   }
   if (purpose == Purpose::adapt && recipe.source == "auto")
     mistakes.push_back("source: auto measures sources on labelled data; adapting alone has none, so name the source");

@@ -8,6 +8,7 @@
 #include "graft/features/options.h"
 #include "graft/finetune/options.h"
 #include "graft/models/lora_options.h"
+#include "graft/retain/options.h"
 #include "graft/select/options.h"
 #include "graft/train/options.h"
 
@@ -28,6 +29,7 @@ struct Recipe {
   train::TrainOptions train;
   features::StoreOptions features;
   models::LoraOptions lora;
+  retain::RetainOptions retain;
 
   template <class Visitor>
   void visit(Visitor&& field) {
@@ -45,6 +47,7 @@ struct Recipe {
     field("train", train, "what all phases share");
     field("features", features, "the store of activations");
     field("lora", lora, "low-rank adapters in the place of the weights");
+    field("retain", retain, "keeping what the source knew");
   }
 };
 

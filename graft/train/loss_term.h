@@ -1,22 +1,40 @@
 // One penalty beside the task loss (graft/retain). Terms are summed and never see each other.
 #pragma once
 
-#include "graft/train/stream.h"
+#include "graft/train/ends.h"
 
 namespace graft::train {
 
 struct Step {
   models::Model& model;
   const std::vector<int64_t>& examples;
+  const Ends& ends;  // of the chains, which a term's own head may read
   const Outputs& outputs;
   uint64_t epoch;
 };
 
+/// A step as a whole, when the gradients of all its parts have been added up.
+struct WholeStep {
+  models::Model& model;
+  uint64_t epoch;
+  int64_t step, steps;  // of the epoch
+  int64_t examples;
+  uint64_t seed;  // of this step and phase, for whatever a term draws
+  bool bf16 = false;
+};
+
 struct LossTerm {
   virtual ~LossTerm() = default;
-  /// A scalar, a mean where it is of examples; added once a step, with the weight that the term itself applies. A step
+  /// A scalar, a mean where it is of examples, or nothing; with the weight that the term itself applies. A step
   /// computed in parts adds each part's value by its share of the loss's items.
-  virtual Tensor value(const Step& step) = 0;
+  virtual Tensor value(const Step&) { return {}; }
+  /// Once a step: adds to the parameters' gradients what does not depend on the step's examples (a pull towards an
+  /// anchor, examples of its own), and returns the value whose gradient that is.
+  virtual double add_gradients(const WholeStep&) { return 0; }
+  virtual std::string name() const { return "term"; }
+  /// What it has learned on the way (an adapted coefficient); saved with the phase.
+  virtual Json state() const { return {}; }
+  virtual void load_state(const Json&) {}
 };
 
 }  // namespace graft::train

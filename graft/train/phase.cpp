@@ -1,5 +1,6 @@
 #include "graft/train/phase.h"
 
+#include <chrono>
 #include <cmath>
 
 #include "graft/core/error.h"
@@ -15,6 +16,14 @@ namespace {
 /// Weight decay is for matrices; biases and norms have one dimension.
 bool decays(const Tensor& parameter) { return parameter.dim() > 1; }
 
+/// Adds the time that it lives to `seconds`.
+struct Timed {
+  explicit Timed(double& seconds) : seconds(seconds) {}
+  ~Timed() { seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
+  double& seconds;
+  std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
+};
+
 }  // namespace
 
 Phase::Phase(models::Model& model, PhasePlan plan, const TrainOptions& options, const Stream& train,
@@ -26,6 +35,8 @@ Phase::Phase(models::Model& model, PhasePlan plan, const TrainOptions& options, 
       validation_(validation),
       seed_(seed),
       terms_(std::move(terms)),
+      term_sums_(terms_.size()),
+      term_seconds_(terms_.size()),
       optimizer_(plan_.adamw) {
   model_.unfreeze_only(plan_.trainable);
   for (const auto& item : model_.parameters_by_key()) {
@@ -65,7 +76,7 @@ void Phase::run(const PhaseHooks& hooks) {
       const double position =
           static_cast<double>(state_.epoch * steps + state_.step + 1) / static_cast<double>(plan_.epochs * steps + 1);
       if (state_.step + 1 < steps) train_.expect(batches[state_.step + 1], epoch);
-      train_step(batches[state_.step], position);
+      train_step(batches[state_.step], position, steps);
       if (hooks.step_done)
         hooks.step_done(state_.epoch, state_.step + 1, steps,
                         state_.weight_sum > 0 ? state_.loss_sum / state_.weight_sum : 0,
@@ -75,7 +86,7 @@ void Phase::run(const PhaseHooks& hooks) {
   }
 }
 
-void Phase::train_step(const std::vector<int64_t>& batch, double position) {
+void Phase::train_step(const std::vector<int64_t>& batch, double position, int64_t steps) {
   const auto epoch = static_cast<uint64_t>(state_.epoch);
   const double total = train_.weight(batch, epoch);
   if (total == 0) return;  // a batch without a single label or mask
@@ -88,11 +99,18 @@ void Phase::train_step(const std::vector<int64_t>& batch, double position) {
     Tensor loss;
     {
       const Autocast autocast(model_.device(), options_.precision == "bfloat16");
-      const auto outputs = forward_behind(model_, train_.enter(examples, epoch), train_.reads(examples, epoch),
-                                          options_.activation_checkpointing);
+      const auto ends = ends_behind(model_, train_.enter(examples, epoch), train_.reads(examples, epoch),
+                                    options_.activation_checkpointing);
+      const auto outputs = model_.head->forward(ends);
       loss = train_.loss_sum(outputs, examples, epoch) / total;
-      for (const auto& term : terms_)  // shares of the parts add up to 1
-        loss = loss + term->value({model_, examples, outputs, epoch}) * (train_.weight(examples, epoch) / total);
+      for (size_t i = 0; i < terms_.size(); ++i) {  // shares of the parts add up to 1
+        const Timed timed(term_seconds_[i]);
+        const auto value = terms_[i]->value({model_, examples, ends, outputs, epoch});
+        if (!value.defined()) continue;
+        const auto share = value * (train_.weight(examples, epoch) / total);
+        term_sums_[i] += share.item<double>();
+        loss = loss + share;
+      }
     }
     loss_sum += loss.item<double>() * total;
     if (!std::isfinite(loss_sum)) {
@@ -104,6 +122,15 @@ void Phase::train_step(const std::vector<int64_t>& batch, double position) {
            plan_.name, state_.epoch + 1, state_.step + 1, loss_sum, block);
     }
     loss.backward();
+  }
+  for (size_t i = 0; i < terms_.size(); ++i) {
+    const Timed timed(term_seconds_[i]);
+    const auto seed = seed_of(seed_, {plan_.stage, plan_.name, "term", terms_[i]->name()},
+                              {epoch, static_cast<uint64_t>(state_.step)});
+    const auto value = terms_[i]->add_gradients({model_, epoch, state_.step, steps, static_cast<int64_t>(batch.size()),
+                                                 seed, options_.precision == "bfloat16"});
+    term_sums_[i] += value;
+    loss_sum += total * value;
   }
   const double norm = optimizer_.clip_gradients(options_.max_gradient_norm);
   GRAFT_CHECK(numerical, std::isfinite(norm),
@@ -140,6 +167,11 @@ void Phase::finish_epoch(const PhaseHooks& hooks) {
            {"validation_loss", predictions.loss},
            {plan_.metric, value},
            {"best", best}};
+  for (size_t i = 0; i < terms_.size(); ++i) {
+    row["terms"][terms_[i]->name()] = {{"value", term_sums_[i] / static_cast<double>(std::max<int64_t>(1, state_.step))},
+                                       {"seconds", term_seconds_[i]}};
+    term_sums_[i] = term_seconds_[i] = 0;
+  }
   state_.history.push_back(row);
   state_.step = 0;
   state_.loss_sum = state_.weight_sum = 0;
@@ -168,6 +200,8 @@ void Phase::restore_best() {
 Json Phase::state_json() const {
   auto json = io::write_value(state_);
   json["history"] = state_.history;
+  for (size_t i = 0; i < terms_.size(); ++i)
+    json["terms"].push_back({{"state", terms_[i]->state()}, {"sum", term_sums_[i]}});
   return json;
 }
 
@@ -183,6 +217,13 @@ void Phase::resume(const Json& json, const std::map<std::string, Tensor>& tensor
   auto fields = json;
   state_.history = fields.value("history", Json::array());
   fields.erase("history");
+  if (const auto terms = fields.find("terms"); terms != fields.end()) {
+    for (size_t i = 0; i < std::min(terms_.size(), terms->size()); ++i) {
+      if (const auto& state = (*terms)[i].at("state"); !state.is_null()) terms_[i]->load_state(state);
+      term_sums_[i] = (*terms)[i].at("sum");
+    }
+    fields.erase(terms);
+  }
   std::vector<std::string> mistakes;
   io::read_value(fields, state_, "", mistakes);
   GRAFT_CHECK(disk, mistakes.empty(), "the checkpoint's state cannot be read: {}", listed(mistakes));

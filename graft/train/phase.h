@@ -34,7 +34,7 @@ struct PhaseState {
   int64_t without_improvement = 0;
   double reference = 0;  // the metric that patience compares with
   bool done = false;
-  Json history = Json::array();  // {epoch, loss, validation, best}
+  Json history = Json::array();  // {epoch, loss, validation, best, terms: name -> mean value, seconds}
 
   template <class Visitor>
   void visit(Visitor&& field) {
@@ -79,7 +79,7 @@ class Phase {
   void resume(const Json& state, const std::map<std::string, Tensor>& tensors);
 
  private:
-  void train_step(const std::vector<int64_t>& batch, double position);
+  void train_step(const std::vector<int64_t>& batch, double position, int64_t steps);
   void finish_epoch(const PhaseHooks& hooks);
   std::map<std::string, Tensor> weights() const;
 
@@ -90,6 +90,7 @@ class Phase {
   const Stream& validation_;
   uint64_t seed_;
   std::vector<std::shared_ptr<LossTerm>> terms_;
+  std::vector<double> term_sums_, term_seconds_;  // of the epoch in progress
   AdamW optimizer_;
   PhaseState state_;
   std::map<std::string, Tensor> best_;

@@ -8,6 +8,7 @@
 #include "graft/core/interrupt.h"
 #include "graft/train/activation_checkpointing.h"
 #include "graft/train/batches.h"
+#include "graft/train/ends.h"
 
 namespace graft::train {
 namespace {
@@ -29,10 +30,10 @@ Autocast::~Autocast() {
   at::autocast::set_autocast_enabled(device_, false);
 }
 
-Outputs forward_behind(models::Model& model, std::map<std::string, Activations> entering,
-                       const std::optional<Reads>& reads, bool checkpointed) {
+Ends ends_behind(models::Model& model, std::map<std::string, Activations> entering, const std::optional<Reads>& reads,
+                 bool checkpointed) {
   const auto needed = reads.value_or(model.head->reads());
-  std::map<std::string, Activations> ends;
+  Ends ends;
   for (const auto& chain : model.chains) {
     auto x = std::move(entering.at(chain.name));
     for (const auto& up : chain.upstream) x.kept[up] = ends.at(up).hidden;
@@ -42,7 +43,12 @@ Outputs forward_behind(models::Model& model, std::map<std::string, Activations> 
     else x = model.forward(chain.name, from, to, std::move(x), needed);
     ends[chain.name] = std::move(x);
   }
-  return model.head->forward(ends);
+  return ends;
+}
+
+Outputs forward_behind(models::Model& model, std::map<std::string, Activations> entering,
+                       const std::optional<Reads>& reads, bool checkpointed) {
+  return model.head->forward(ends_behind(model, std::move(entering), reads, checkpointed));
 }
 
 Predictions evaluate(models::Model& model, const Stream& stream, int64_t batch_rows, bool bf16) {

@@ -1,0 +1,83 @@
+#include "graft/retain/drift.h"
+
+#include <algorithm>
+
+#include "graft/core/error.h"
+#include "graft/core/interrupt.h"
+
+namespace graft::retain {
+
+double linear_cka(const Tensor& x, const Tensor& y) {
+  const auto centred = [](const Tensor& t) {
+    const auto wide = t.to(torch::kFloat64);
+    return wide - wide.mean(0, true);
+  };
+  const auto a = centred(x), b = centred(y);
+  const auto norm = a.t().mm(a).norm() * b.t().mm(b).norm();
+  if (norm.item<double>() == 0) return 0;
+  return (b.t().mm(a).square().sum() / norm).item<double>();
+}
+
+Seen observe(models::Model& model, const features::Inputs& inputs, const std::vector<int64_t>& examples, int64_t rows) {
+  const torch::NoGradGuard no_grad;
+  const bool was_training = model.is_training();
+  model.eval();
+  std::vector<Tensor> features, choices;
+  for (size_t i = 0; i < examples.size();) {
+    stop_if_interrupted();
+    std::vector<int64_t> batch;
+    for (int64_t sum = 0; i < examples.size() && (batch.empty() || sum + inputs.length(examples[i]) <= rows); ++i) {
+      batch.push_back(examples[i]);
+      sum += inputs.length(examples[i]);
+    }
+    std::map<std::string, models::Activations> ends;
+    for (const auto& chain : model.chains) {
+      auto x = inputs.batch(chain.name, batch);
+      for (const auto& up : chain.upstream) x.kept[up] = ends.at(up).hidden;
+      x = model.forward(chain.name, 0, static_cast<int64_t>(chain.blocks.size()), std::move(x), {});
+      ends[chain.name] = std::move(x);
+    }
+    const auto& hidden = ends.at(model.chains.back().name).hidden;
+    const auto& values = hidden.values;
+    const auto B = static_cast<int64_t>(hidden.lengths.size());
+    if (values.dim() == 4) {
+      features.push_back(values.mean({2, 3}));
+    } else if (values.size(0) % B == 0 &&
+               std::all_of(hidden.lengths.begin(), hidden.lengths.end(), [](int64_t n) { return n == 1; })) {
+      features.push_back(values.view({B, values.size(0) / B, -1}).mean(1));  // the patches of an image
+    } else {
+      std::vector<Tensor> means;
+      for (const auto& part : values.split_with_sizes(hidden.lengths)) means.push_back(part.mean(0));
+      features.push_back(torch::stack(means));
+    }
+    for (auto& item : ends) {
+      const auto index = models::resolve(model.head->reads(), item.second.hidden.lengths, model.device());
+      if (index.index.defined())
+        item.second.hidden = {item.second.hidden.values.index_select(0, index.index), index.lengths};
+    }
+    const auto outputs = model.head->forward(ends);
+    if (const auto found = outputs.find("logits"); found != outputs.end()) choices.push_back(found->second.argmax(-1));
+  }
+  model.train(was_training);
+  return {torch::cat(features), choices.empty() ? Tensor() : torch::cat(choices)};
+}
+
+double agreement(const Tensor& a, const Tensor& b) {
+  GRAFT_ASSERT(a.sizes() == b.sizes());
+  return a.eq(b).to(torch::kFloat64).mean().item<double>();
+}
+
+void take_blocks(models::Model& probe, const models::Model& model, bool head) {
+  const torch::NoGradGuard no_grad;
+  const auto take = [&](auto into, const auto& from) {
+    for (auto& item : into) {
+      if (!head && probe.group_of(item.key()) == "head") continue;
+      const auto* found = from.find(item.key());
+      if (found && found->sizes() == item.value().sizes()) item.value().copy_(*found);
+    }
+  };
+  take(probe.parameters_by_key(), model.parameters_by_key());
+  take(probe.buffers_by_key(), model.buffers_by_key());
+}
+
+}  // namespace graft::retain

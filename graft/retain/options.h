@@ -1,0 +1,85 @@
+// The recipe's [retain] section: what the source knew and how it is kept. Parts can be combined; each is off by default.
+#pragma once
+
+#include "graft/data/dataset.h"
+
+namespace graft::retain {
+
+struct EwcOptions {
+  double strength = 0;
+  std::string fisher;
+  int64_t examples = 1000;
+  std::string labels = "auto";
+
+  template <class Visitor>
+  void visit(Visitor&& field) {
+    field("strength", strength, "lambda of Kirkpatrick et al. 2017, eq. 3; 0: off");
+    field(
+        "fisher", fisher,
+        "file of `graft retain fisher`; empty: fisher.safetensors in the source's folder, else computed at the start");
+    field("examples", examples, "that the Fisher is computed from");
+    field("labels", labels,
+          "given: those of retain.source_data; own: drawn from the source's outputs; auto: given where there are such");
+  }
+};
+
+struct ReplayOptions {
+  double fraction = 0;
+  int64_t size = 0;
+
+  template <class Visitor>
+  void visit(Visitor&& field) {
+    field("fraction", fraction,
+          "part of all examples of an epoch that is drawn from retain.source_data; 0: off, 0.05 is usual");
+    field("size", size, "keep only this many source examples, as many of each label as there can be; 0: all");
+  }
+};
+
+struct LwfOptions {
+  double weight = 0;
+  double temperature = 2;
+
+  template <class Visitor>
+  void visit(Visitor&& field) {
+    field("weight", weight, "of the term; 0: off, 1 as Li and Hoiem 2017");
+    field("temperature", temperature, "by which the source's answers are softened (Li and Hoiem 2017: 2)");
+  }
+};
+
+struct RetainOptions {
+  data::DataOptions source_data;
+  bool report = true;
+  int64_t examples = 500;
+  double max_forgetting = -1;
+  bool interpolate = false;
+  double l2sp = 0;
+  EwcOptions ewc;
+  LwfOptions lwf;
+  ReplayOptions replay;
+
+  template <class Visitor>
+  void visit(Visitor&& field) {
+    field("source_data", source_data, "labelled examples of what the source model was trained for");
+    field("report", report, "measure what the source loses, after each phase");
+    field("examples", examples, "most examples that it is measured on");
+    field("max_forgetting", max_forgetting,
+          "at the end, the best point between source and result that loses at most this much of the source's metric; "
+          "below 0: no limit");
+    field("interpolate", interpolate,
+          "without a limit too: the point that keeps most of the source and is not worse on the new task (Wortsman et "
+          "al. "
+          "2022)");
+    field("l2sp", l2sp,
+          "strength of a pull towards the source that is the same for all weights (Li et al. 2018); 0: off");
+    field("ewc", ewc, "a pull towards the source, as strong as each weight mattered");
+    field("lwf", lwf,
+          "the source's answers to the new examples are held while these are learned; needs no source data");
+    field("replay", replay, "examples of the source's own task among the new ones");
+  }
+
+  bool has_source_data() const {
+    return !source_data.path.empty() || !source_data.train.empty() || !source_data.test.empty();
+  }
+};
+
+}  // namespace graft::retain

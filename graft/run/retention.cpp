@@ -1,0 +1,193 @@
+#include "graft/run/retention.h"
+
+#include "graft/core/error.h"
+#include "graft/core/random.h"
+#include "graft/features/feed.h"
+#include "graft/models/loading.h"
+#include "graft/retain/fisher.h"
+#include "graft/retain/own_labels.h"
+#include "graft/retain/replay.h"
+#include "graft/train/supervised.h"
+
+namespace graft::run {
+namespace {
+
+bool is_labelled(const std::string& kind) {
+  return kind == "classification" || kind == "multilabel" || kind == "regression" || kind == "tokens";
+}
+
+}  // namespace
+
+SourceKnowledge::SourceKnowledge(models::Source source, const retain::RetainOptions& options, int64_t max_length,
+                                 const data::ImageOptions& images, uint64_t seed, report::Progress& progress)
+    : source_(std::move(source)),
+      options_(options),
+      seed_(seed),
+      progress_(progress),
+      task_(models::task_of(source_.config, *source_.architecture)),
+      names_(models::label_names(source_.config)) {
+  auto plain = images;
+  plain.augment.enabled = false;
+  kind_ = task_inputs(source_, max_length, plain);
+  auto loaded = models::load(source_, task_, seed_of(seed, {"retain", "head"}));
+  if (!loaded.report.fresh.empty() && !options_.has_source_data()) {
+    task_ = {"features"};  // a head that nobody trained knows nothing
+    loaded = models::load(source_, task_, seed_of(seed, {"retain", "head"}));
+  }
+  probe_ = loaded.model;
+  probe_->unfreeze_only({});
+  probe_->eval();
+  if (!options_.has_source_data()) return;
+
+  GRAFT_CHECK(
+      usage, is_labelled(task_.kind) && loaded.report.fresh.empty(),
+      "retain.source_data: {} has no trained head ({}), so its accuracy on labelled data cannot be measured. Leave "
+      "the section out; drift and agreement are measured without labels.",
+      source_.name, source_.architecture->class_name(task_));
+  GRAFT_CHECK(usage, task_.kind == "regression" || static_cast<int64_t>(names_.size()) == task_.num_labels,
+              "retain.source_data: {} does not name its {} classes, so they cannot be told in the data. Write "
+              "\"label_names\" into its configuration.",
+              source_.name, task_.num_labels);
+  options_.source_data.task = task_.kind;
+  data_ = kind_->read(options_.source_data, seed_, names_);
+  auto& judged_by = data_.test.size() > 0 ? data_.test : data_.validation.size() > 0 ? data_.validation : data_.train;
+  test_examples_ = data::take(
+      judged_by, train::sample(judged_by.size(), options_.examples, seed_of(seed_, {"retain", "measured on"})));
+  Wanted wanted{.split = "source test", .task = task_.kind};
+  if (options_.source_data.bad_rows == "skip") wanted.bad_rows = data::BadRows::skip;
+  test_ = kind_->prepare(*probe_, test_examples_, wanted);
+  const bool trains = options_.replay.fraction > 0 || options_.ewc.strength > 0;
+  if (!trains) return;
+  GRAFT_CHECK(usage, data_.train.size() > 0,
+              "retain.source_data: has no training examples, which replay and the Fisher take. Give a folder with a "
+              "training file, or name it as retain.source_data.train.");
+  if (options_.replay.size > 0 && !data_.train.labels.empty())
+    data_.train = data::take(
+        data_.train, retain::balanced(data_.train.labels, options_.replay.size, seed_of(seed_, {"retain", "buffer"})));
+  wanted.split = "source training";
+  train_ = kind_->prepare(*probe_, data_.train, wanted);
+}
+
+void SourceKnowledge::compare_on(const features::Inputs& inputs) {
+  proxy_ = &inputs;
+  proxy_examples_ = train::sample(inputs.size(), options_.examples, seed_of(seed_, {"retain", "compared on"}));
+  reset();
+  before_ = retain::observe(*probe_, inputs, proxy_examples_, rows_at_once());
+}
+
+int64_t SourceKnowledge::rows_at_once() const {
+  return task_.kind == "masked_lm" || task_.kind == "causal_lm" ? 512 : 4096;  // logits of a whole vocabulary are large
+}
+
+void SourceKnowledge::reset() {
+  if (!moved_) return;
+  // Read again instead of kept: a second copy of a large model is dear.
+  const auto source = weights(true);
+  const torch::NoGradGuard no_grad;
+  for (auto items : {probe_->parameters_by_key(), probe_->buffers_by_key()})
+    for (auto& item : items) {
+      const auto found = source.find(item.key());
+      if (found != source.end()) item.value().copy_(found->second);
+      else item.value().zero_();  // an adapter, which the source does not have
+    }
+  moved_ = false;
+}
+
+Json SourceKnowledge::judged() {
+  Json measure = Json::object();
+  if (test_.inputs) {
+    const features::Feed feed(*probe_, *test_.inputs);
+    const auto stream = train::task_stream(*probe_, feed, task_.kind, names_, test_examples_, test_.alignment);
+    const auto predictions = train::evaluate(*probe_, *stream, 8192, false);
+    const auto metric = task_.kind == "classification" ? std::string("accuracy") : train::default_metric(predictions);
+    measure["metric"] = metric;
+    measure["value"] = train::metric_of(metric, predictions);
+    measure["examples"] = test_examples_.size();
+  }
+  if (proxy_) {
+    const auto now = retain::observe(*probe_, *proxy_, proxy_examples_, rows_at_once());
+    measure["cka"] = retain::linear_cka(before_.features, now.features);
+    if (now.choices.defined()) measure["agreement"] = retain::agreement(before_.choices, now.choices);
+    measure["compared_on"] = proxy_examples_.size();
+  }
+  return measure;
+}
+
+Json SourceKnowledge::original() {
+  reset();
+  return judged();
+}
+
+Json SourceKnowledge::measure(const models::Model& model, bool head) {
+  moved_ = true;
+  retain::take_blocks(*probe_, model, head);
+  return judged();
+}
+
+retain::Anchors SourceKnowledge::fisher(const train::Stream* proxy) {
+  reset();
+  const bool given = train_.inputs && options_.ewc.labels != "own";
+  std::unique_ptr<features::Feed> feed;
+  std::unique_ptr<train::Stream> labelled;
+  probe_->unfreeze_only(probe_->all_groups());  // examples enter at the first block
+  if (train_.inputs) {
+    feed = std::make_unique<features::Feed>(*probe_, *train_.inputs);
+    labelled = train::task_stream(*probe_, *feed, task_.kind, names_, data_.train, train_.alignment);
+  }
+  const auto& inputs = labelled ? *labelled : *proxy;
+  const retain::OwnLabels own(inputs, task_.kind, seed_);
+  const auto examples = train::sample(inputs.size(), options_.ewc.examples, seed_of(seed_, {"retain", "fisher"}));
+  retain::FisherWork work{.batch_rows = std::min<int64_t>(2048, rows_at_once())};
+  work.progress = [&](int64_t done, int64_t total) { progress_.step("Fisher of the source", done, total); };
+  const auto fisher = retain::fisher(*probe_, given ? static_cast<const train::Stream&>(inputs) : own, examples, work);
+  probe_->unfreeze_only({});
+  auto anchors = retain::anchors_at(*probe_, fisher.diagonal);
+  anchors.domains.push_back({{"model", source_.name},
+                             {"examples", fisher.examples},
+                             {"labels", given ? "given" : "own"},
+                             {"task", task_.kind}});
+  progress_.line(fmt::format(
+      "Fisher of {} from {} examples, labels {}{}", source_.name, fisher.examples,
+      given ? "as given" : "drawn from its own outputs",
+      fisher.looped.empty() ? "" : fmt::format(" ({} parameters one example at a time)", fisher.looped.size())));
+  return anchors;
+}
+
+std::shared_ptr<train::LossTerm> SourceKnowledge::replay(models::Model& model, bool head) {
+  if (options_.replay.fraction <= 0) return nullptr;
+  replay_feed_ = std::make_unique<features::Feed>(model, *train_.inputs);
+  replay_stream_ = train::task_stream(model, *replay_feed_, task_.kind, names_, data_.train, train_.alignment);
+  std::vector<int64_t> all(train_.inputs->size());
+  for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<int64_t>(i);
+  reset();
+  return std::make_shared<retain::Replay>(*replay_stream_, std::move(all), options_.replay.fraction, seed_,
+                                          head ? nullptr : probe_->head);
+}
+
+std::map<std::string, models::Tensor> SourceKnowledge::weights(bool head) const {
+  const auto source = models::load(source_, task_, seed_of(seed_, {"retain", "head"})).model;
+  std::map<std::string, models::Tensor> chosen;
+  for (const auto& items : {source->parameters_by_key(), source->buffers_by_key()})
+    for (const auto& item : items)
+      if (head || source->group_of(item.key()) != "head") chosen[item.key()] = item.value().detach();
+  return chosen;
+}
+
+double kept(const Json& measure) {
+  for (const auto* key : {"value", "agreement", "cka"})
+    if (measure.contains(key)) return measure[key].get<double>();
+  return 0;
+}
+
+std::string retained_text(const Json& now, const Json& before) {
+  std::vector<std::string> parts;
+  if (now.contains("value"))
+    parts.push_back(fmt::format("{} {:.4f} ({:+.4f})", now["metric"].get<std::string>(), now["value"].get<double>(),
+                                now["value"].get<double>() - before["value"].get<double>()));
+  if (now.contains("agreement"))
+    parts.push_back(fmt::format("{:.1f} % of its answers as before", 100 * now["agreement"].get<double>()));
+  if (now.contains("cka")) parts.push_back(fmt::format("features {:.3f} alike (CKA)", now["cka"].get<double>()));
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+}  // namespace graft::run

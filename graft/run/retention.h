@@ -1,0 +1,80 @@
+// What a run keeps of its source and what it loses: the [retain] section made into loss terms, and the forgetting report.
+// The source is judged by a probe: the source's architecture with its own head, into which the tuned blocks are copied.
+#pragma once
+
+#include "graft/features/feed.h"
+#include "graft/report/progress.h"
+#include "graft/retain/anchors.h"
+#include "graft/retain/drift.h"
+#include "graft/retain/options.h"
+#include "graft/run/task_inputs.h"
+#include "graft/train/loss_term.h"
+
+namespace graft::run {
+
+/// A model that knew something, with the data to ask it.
+class SourceKnowledge {
+ public:
+  /// Loads the source with its own head (and adapters' places, where the tuned model has such: `lora`).
+  /// Throws Kind::usage when `options.source_data` is given for a source without a task head that it fits.
+  SourceKnowledge(models::Source source, const retain::RetainOptions& options, int64_t max_length,
+                  const data::ImageOptions& images, uint64_t seed, report::Progress& progress);
+
+  /// Unlabelled examples that the model is compared with itself on, where there are no labelled ones; must outlive this.
+  void compare_on(const features::Inputs& inputs);
+  /// The same with the labelled examples.
+  void compare_on_source_data() { compare_on(*test_.inputs); }
+
+  /// What the source's own head makes of `model`'s blocks: `metric` and its value on the source's data, else `agreement`
+  /// with the source's outputs; always `cka`, the drift of the features. `head`: the model has the source's head itself.
+  Json measure(const models::Model& model, bool head);
+  /// The same of the source as it came.
+  Json original();
+  /// The probe's weights become the source's again.
+  void reset();
+
+  /// The Fisher of the source, by `options.ewc.labels`; of `proxy` where there is no source data.
+  retain::Anchors fisher(const train::Stream* proxy);
+  /// Replay for `model`, nullptr when the recipe wants none. `head`: the model has the source's head itself.
+  std::shared_ptr<train::LossTerm> replay(models::Model& model, bool head);
+
+  /// The source's parameters and buffers by key; with its head when `head`.
+  std::map<std::string, models::Tensor> weights(bool head) const;
+
+  /// SHA-256 of the source's data; "" without.
+  std::string data_hash() const { return data_.hash; }
+  const models::Task& task() const { return task_; }
+  const std::vector<std::string>& label_names() const { return names_; }
+  models::Model& probe() { return *probe_; }
+  const models::Source& source() const { return source_; }
+
+ private:
+  Json judged();
+  int64_t rows_at_once() const;
+
+  models::Source source_;
+  retain::RetainOptions options_;
+  uint64_t seed_;
+  report::Progress& progress_;
+  models::Task task_;
+  std::vector<std::string> names_;
+  std::shared_ptr<models::Model> probe_;
+  bool moved_ = false;  // the probe has other weights than the source's
+  std::unique_ptr<TaskInputs> kind_;
+  data::Dataset data_;
+  Prepared train_, test_;
+  data::Examples test_examples_;
+  std::unique_ptr<features::Feed> replay_feed_;
+  std::unique_ptr<train::Stream> replay_stream_;
+  const features::Inputs* proxy_ = nullptr;
+  std::vector<int64_t> proxy_examples_;
+  retain::Seen before_;
+};
+
+/// The one number of a measure by which forgetting is judged: the source's metric, else agreement, else CKA.
+double kept(const Json& measure);
+
+/// "accuracy 0.8123 (-0.0120), features 0.94 alike": for people. `before` is the source's own measure.
+std::string retained_text(const Json& now, const Json& before);
+
+}  // namespace graft::run

@@ -1,0 +1,56 @@
+// CKA by its laws and a value of numpy's, agreement, and the probe that judges another model's blocks.
+#include "graft/retain/drift.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/models/cases.h"
+
+namespace graft::retain {
+namespace {
+
+using namespace tests;
+
+TEST(Cka, OfFeaturesWithThemselvesIsOneWhateverTheirRotationScaleAndShift) {
+  torch::manual_seed(1);
+  const auto x = torch::randn({50, 8});
+  EXPECT_NEAR(linear_cka(x, x), 1, 1e-9);
+  const auto rotation = std::get<0>(torch::linalg_qr(torch::randn({8, 8})));
+  EXPECT_NEAR(linear_cka(x, 3 * x.mm(rotation) + 7), 1, 1e-5);
+  EXPECT_LT(linear_cka(x, torch::randn({50, 8})), 0.5);
+}
+
+TEST(Cka, ByHand) {
+  // Centred x = (-1, 1), y = (-1, 1) in one of two channels: Y'X = (2, 0); |X'X| = 2, |Y'Y| = 2.
+  EXPECT_NEAR(linear_cka(torch::tensor({{0.0f}, {2.0f}}), torch::tensor({{1.0f, 5.0f}, {3.0f, 5.0f}})), 1, 1e-9);
+  // x = (-1, 0, 1), y = (1, -2, 1): uncorrelated.
+  EXPECT_NEAR(linear_cka(torch::tensor({{-1.0f}, {0.0f}, {1.0f}}), torch::tensor({{1.0f}, {-2.0f}, {1.0f}})), 0, 1e-9);
+}
+
+class Probe : public testing::TestWithParam<std::string> {};
+
+TEST_P(Probe, WithAnotherModelsBlocksSeesWhatThatModelSees) {
+  at::set_num_threads(1);
+  Case model(GetParam(), 1), probe(GetParam(), 2);
+  const std::vector<int64_t> examples{0, 3, 4, 7, 11};
+  const auto expected = observe(*model.model, *model.inputs, examples);
+  EXPECT_LT(linear_cka(observe(*probe.model, *model.inputs, examples).features, expected.features), 0.9999);
+  const auto head = probe.model->head->named_parameters();
+  std::map<std::string, models::Tensor> before;
+  for (const auto& item : head) before[item.key()] = item.value().detach().clone();
+  take_blocks(*probe.model, *model.model, false);
+  const auto seen = observe(*probe.model, *model.inputs, examples, 5);
+  EXPECT_LE(relative_difference(seen.features, expected.features), 1e-5);
+  for (const auto& item : head)
+    if (probe.model->group_of(item.key()) == "head")
+      EXPECT_TRUE(same(item.value(), before.at(item.key()))) << item.key();
+  take_blocks(*probe.model, *model.model, true);
+  EXPECT_EQ(agreement(observe(*probe.model, *model.inputs, examples).choices, expected.choices), 1);
+}
+
+INSTANTIATE_TEST_SUITE_P(Drift, Probe,
+                         testing::Values("bert_classification", "bert_masked_lm", "deberta-v2_classification",
+                                         "llama_causal_lm", "vit_classification", "resnet_classification"),
+                         [](const auto& info) { return test_name(info.param); });
+
+}  // namespace
+}  // namespace graft::retain
