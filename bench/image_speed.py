@@ -131,7 +131,7 @@ def main():
     parser.add_argument("--models", nargs="+", default=["resnet18", "vit_tiny_patch16_224"], help="timm's names")
     parser.add_argument("--parts", nargs="+", choices=["decode", "step", "head"], default=["decode", "step", "head"])
     parser.add_argument("--count", type=int, default=300, help="photos to make (default 300)")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="default 3")
     parser.add_argument("--out", type=pathlib.Path, default=BENCH / "results/image-speed", help="folder of results and runs")
     parser.add_argument("--allow-busy", action="store_true", help="measure beside other programs; times are then worthless")
     options = parser.parse_args()

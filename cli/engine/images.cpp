@@ -20,9 +20,8 @@ Json preprocess_command(const Json& request) {
   const auto prepare = [&](const std::string& name, bool fast) {
     data::Image image;
     images.files->read(name, [&](std::string_view bytes) {
-      const auto raw =
-          data::decode_image(bytes, name, data::decode_options(p, data::DecodeOptions().pixel_limit, fast));
-      image = data::prepared(p, data::three_bands(p, raw, sixteen_bit), name);
+      auto raw = data::decode_image(bytes, name, data::decode_options(p, data::DecodeOptions().pixel_limit, fast));
+      image = data::prepared(p, data::three_bands(p, std::move(raw), sixteen_bit), name);
     });
     return image;
   };

@@ -167,19 +167,17 @@ RawImage decode_image(std::string_view bytes, const std::string& where, const De
   GRAFT_CHECK(data, raw.bands <= 4 && (!cmyk || (raw.bands == 4 && sample == VIPS_FORMAT_UCHAR)),
               "{}: has {} bands, expected gray or RGB, with or without alpha. Choose the bands that the model knows.",
               where, raw.bands);
-  size_t size = 0;
-  auto* pixels = static_cast<uint8_t*>(vips_image_write_to_memory(image.get(), &size));
-  if (!pixels) damaged();
-  const std::unique_ptr<void, void (*)(void*)> guard(pixels, g_free);
   raw.wide = sample == VIPS_FORMAT_USHORT;
-  raw.samples.assign(pixels, pixels + size);
+  raw.samples.resize(VIPS_IMAGE_SIZEOF_IMAGE(image.get()));
+  const Vips target(vips_image_new_from_memory(raw.samples.data(), raw.samples.size(), static_cast<int>(raw.width),
+                                               static_cast<int>(raw.height), static_cast<int>(raw.bands), sample));
+  if (!target || vips_image_write(image.get(), target.get()) != 0) damaged();
   vips_error_clear();
   if (cmyk) raw = cmyk_to_rgb(raw);
   return options.apply_orientation ? upright(std::move(raw), orientation_of(image)) : raw;
 }
 
-Image to_rgb(const RawImage& raw, SixteenBit sixteen_bit) {
-  Image image(raw.width, raw.height, 3);
+Image to_rgb(RawImage raw, SixteenBit sixteen_bit) {
   const bool gray = raw.bands < 3;
   const auto value = [&](int64_t i) -> uint8_t {
     if (!raw.wide) return raw.samples[i];
@@ -190,9 +188,12 @@ Image to_rgb(const RawImage& raw, SixteenBit sixteen_bit) {
     return static_cast<uint8_t>(sample >> 8);
   };
   if (!raw.wide && raw.bands == 3) {
-    image.samples = raw.samples;
+    Image image;
+    image.width = raw.width, image.height = raw.height;
+    image.samples = std::move(raw.samples);
     return image;
   }
+  Image image(raw.width, raw.height, 3);
   for (int64_t i = 0; i < raw.width * raw.height; ++i)
     for (int64_t c = 0; c < 3; ++c) image.samples[3 * i + c] = value(raw.bands * i + (gray ? 0 : c));
   return image;

@@ -29,6 +29,6 @@ RawImage decode_image(std::string_view bytes, const std::string& where, const De
 void start_vips();
 
 /// Three bands of 8 bits as Pillow's convert("RGB"): gray is repeated, alpha is dropped.
-Image to_rgb(const RawImage& raw, SixteenBit sixteen_bit = SixteenBit::scale);
+Image to_rgb(RawImage raw, SixteenBit sixteen_bit = SixteenBit::scale);
 
 }  // namespace graft::data

@@ -298,8 +298,8 @@ DecodeOptions decode_options(const Preprocessing& p, int64_t pixel_limit, bool f
   return options;
 }
 
-Image three_bands(const Preprocessing& p, const RawImage& raw, SixteenBit sixteen_bit) {
-  return p.min_max_gray ? min_max_gray(raw) : to_rgb(raw, sixteen_bit);
+Image three_bands(const Preprocessing& p, RawImage raw, SixteenBit sixteen_bit) {
+  return p.min_max_gray ? min_max_gray(raw) : to_rgb(std::move(raw), sixteen_bit);
 }
 
 Image prepared(const Preprocessing& p, const Image& image, const std::string& where) {

@@ -43,7 +43,7 @@ std::map<std::string, std::string> preprocessing_files(const fs::path& model_fol
 DecodeOptions decode_options(const Preprocessing& p, int64_t pixel_limit, bool fast);
 
 /// Three bands of 8 bits, before resizing (with BioViL's range and gray).
-Image three_bands(const Preprocessing& p, const RawImage& raw, SixteenBit sixteen_bit);
+Image three_bands(const Preprocessing& p, RawImage raw, SixteenBit sixteen_bit);
 
 /// Resized and cropped, 8 bits, width() x height(). Throws Kind::data for proportions that the resize would blow up.
 Image prepared(const Preprocessing& p, const Image& image, const std::string& where);
