@@ -30,8 +30,9 @@ SourceKnowledge::SourceKnowledge(models::Source source, const retain::RetainOpti
   plain.augment.enabled = false;
   kind_ = task_inputs(source_, max_length, plain);
   auto loaded = models::load(source_, task_, seed_of(seed, {"retain", "head"}));
-  if (!loaded.report.fresh.empty() && !options_.has_source_data()) {
-    task_ = {"features"};  // a head that nobody trained knows nothing
+  const bool answers = is_labelled(task_.kind) || task_.kind == "masked_lm" || task_.kind == "causal_lm";
+  if ((!answers || !loaded.report.fresh.empty()) && !options_.has_source_data()) {
+    task_ = {"features"};  // a head that nobody trained knows nothing, and one that paints images answers nothing
     loaded = models::load(source_, task_, seed_of(seed, {"retain", "head"}));
   }
   probe_ = loaded.model;

@@ -184,8 +184,9 @@ TEST(Retain, ABudgetIsKeptOnTheWayBackToTheSource) {
             Json::parse(run.out)["finetune"]["phases"].back()["retained"]["value"]);
   EXPECT_GE(result["taken"]["retained"]["value"], result["source"]["value"]);
   for (const auto& point : result["path"])
-    if (point["retained"]["value"] >= result["source"]["value"])
+    if (point["retained"]["value"] >= result["source"]["value"]) {
       EXPECT_GE(result["taken"][metric], point[metric]) << "a better point keeps the budget too";
+    }
   // The exported model is that point.
   const auto measured = graft({"retain", "measure", "--json", (scratch / "first/model").string(),
                                (scratch / "run/model").string(), "--data", (scratch / "data/train.jsonl").string()});

@@ -41,8 +41,9 @@ TEST_P(Probe, WithAnotherModelsBlocksSeesWhatThatModelSees) {
   const auto seen = observe(*probe.model, *model.inputs, examples, 5);
   EXPECT_LE(relative_difference(seen.features, expected.features), 1e-5);
   for (const auto& item : head)
-    if (probe.model->group_of(item.key()) == "head")
+    if (probe.model->group_of(item.key()) == "head") {
       EXPECT_TRUE(same(item.value(), before.at(item.key()))) << item.key();
+    }
   take_blocks(*probe.model, *model.model, true);
   EXPECT_EQ(agreement(observe(*probe.model, *model.inputs, examples).choices, expected.choices), 1);
 }

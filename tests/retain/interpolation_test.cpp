@@ -21,11 +21,14 @@ TEST(Interpolation, EndsAreTheWeightsThemselvesAndANewHeadStays) {
   for (const auto& [key, value] : tensors_of(model)) EXPECT_TRUE(same(value, key == head ? to.at(key) : from.at(key)));
   interpolate(model, from, to, 0.25);
   for (const auto& [key, value] : tensors_of(model))
-    if (key != head && value.is_floating_point())
+    if (key != head && value.is_floating_point()) {
       EXPECT_TRUE(torch::allclose(value, 0.75 * from.at(key) + 0.25 * to.at(key), 1e-5, 1e-6)) << key;
+    }
   interpolate(model, from, to, 1);
   for (const auto& [key, value] : tensors_of(model))
-    if (value.is_floating_point()) EXPECT_TRUE(same(value, to.at(key))) << key;
+    if (value.is_floating_point()) {
+      EXPECT_TRUE(same(value, to.at(key))) << key;
+    }
 }
 
 TEST(Interpolation, TheBudgetIsKeptAndElseTheTargetIs) {

@@ -46,7 +46,9 @@ TEST_P(LwfOf, TheSourceItselfIsPulledNowhereAndAMovedModelIs) {
     EXPECT_LT(still.largest_gradient(model), 1e-5 * std::max(1.0, pulled.largest_gradient(moved)));
     EXPECT_GT(pulled.largest_gradient(moved), 1e-4);
     EXPECT_LT(still.value.item<double>(), pulled.value.item<double>());
-    if (!classes) EXPECT_NEAR(still.value.item<double>(), 0, 1e-5);
+    if (!classes) {
+      EXPECT_NEAR(still.value.item<double>(), 0, 1e-5);
+    }
   }
 }
 
