@@ -179,13 +179,14 @@ def fresh(folder):
 
 
 def arguments(description, **defaults):
-    """The options that all measurements have; `defaults` may give out=."""
+    """The options that all measurements have; `defaults` may give out= and more_sides=."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, required=True, help="folder with train, validation and test.jsonl")
     parser.add_argument("--model", type=pathlib.Path, default=MODEL, help="folder of the source model (default: MiniLM of scripts/demo_data.py)")
     parser.add_argument("--out", type=pathlib.Path, default=BENCH / "results" / defaults["out"], help="folder of results and runs")
     parser.add_argument("--allow-busy", action="store_true", help="measure beside other programs; times are then worthless")
-    parser.add_argument("--sides", nargs="+", choices=["graft", "peer"], default=["graft", "peer"], help="measure only one")
+    parser.add_argument("--sides", nargs="+", choices=["graft", "peer", *defaults.get("more_sides", [])], default=["graft", "peer"],
+                        help="measure only these")
     return parser
 
 

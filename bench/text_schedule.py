@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """One schedule on one task, by graft and by transformers' Trainer, side by side: accuracy and time per phase.
 
-usage: text_schedule.py --data DIR [--full] [--seeds 3] [--sides graft peer]
+usage: text_schedule.py --data DIR [--full] [--seeds 3] [--sides graft peer nostore]
        text_schedule.py --data DIR --units 4 --epochs 10 5 3             a long schedule (half an hour)
        text_schedule.py --data DIR --long 0.1 --units 0 --epochs 1 0 2   full fine-tuning on long-tailed lengths
 
@@ -10,7 +10,7 @@ AdamW, warm-up over a tenth, linear decay, gradients clipped at 1, batch 32. Eac
 before, and keeps them when no epoch is better. 1,500 training and 500 validation rows, or all by --full. Both sides
 read the same files, use the same number of threads and take turns; seconds of a phase include its evaluations and, for
 graft, computing the frozen blocks. The sweep of the head and the report on the source are off, so that both do the same
-work; the verdict, which the peer has not, is timed apart.
+work; the verdict, which the peer has not, is timed apart. `nostore` is graft computing frozen blocks in each step.
 `--long 0.1` joins texts of one label to documents of up to 512 tokens and makes a tenth of each split of them.
 Memory is the peak of anonymous and shared resident memory; mapped files apart.
 """
@@ -79,13 +79,17 @@ def recipe_of(schedule):
             "finetune.full.learning_rate": FULL, "retain.report": False}
 
 
-def graft_side(data, model, folder, schedule, seed):
+def graft_side(data, model, folder, schedule, seed, **more):
     output, seconds, peak = run([GRAFT, "run", "--source", model, "--data", data, "--out", fresh(folder), "--json", "--quiet",
-                                 *settings({"seed": seed, **recipe_of(schedule)})])
+                                 *settings({"seed": seed, **recipe_of(schedule), **more})])
     phases = [{"phase": event["phase"], "seconds": event["seconds"], "capture_seconds": event["capture"]["seconds"],
                "validation": event["validation"]} for event in events(folder, "phase_end")]
     return {"phases": phases, "test": result_of(output)["test"]["accuracy"], "wall_seconds": seconds, "peak_bytes": peak,
             "verdict_seconds": next(event["seconds"] for event in events(folder, "verdict"))}
+
+
+def nostore_side(*given):
+    return graft_side(*given, **{"features.enabled": False})
 
 
 def peer_side(data, model, folder, schedule, seed):
@@ -97,12 +101,12 @@ def peer_side(data, model, folder, schedule, seed):
 
 def show(parts, schedule, seeds):
     """Both test accuracies over the seeds and, per phase, how many times graft's seconds go into the peer's."""
-    sides = {side: [parts[f"{side} {seed}"] for seed in range(seeds) if f"{side} {seed}" in parts] for side in ("graft", "peer")}
+    sides = {side: [parts[f"{side} {seed}"] for seed in range(seeds) if f"{side} {seed}" in parts] for side in ("graft", "nostore", "peer")}
     for side, measured in sides.items():
         tests = [part["test"] for part in measured]
         if tests:
             spread = f"standard deviation {statistics.stdev(tests):.4f}, {len(tests)} seeds" if len(tests) > 1 else "one seed"
-            print(f"{side:6} test accuracy {statistics.mean(tests):.4f} ({spread})")
+            print(f"{side:8}test accuracy {statistics.mean(tests):.4f} ({spread})")
     if not (sides["graft"] and sides["peer"]):
         return
     names = [phase["name"] for phase in schedule["phases"]]
@@ -135,7 +139,7 @@ def bound(schedule, counted):
 
 
 def main():
-    parser = arguments(__doc__, out="text-schedule")
+    parser = arguments(__doc__, out="text-schedule", more_sides=["nostore"])
     parser.add_argument("--full", action="store_true", help="all training and validation rows")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--train", type=int, default=1500, help="training rows (default 1500)")
@@ -155,7 +159,7 @@ def main():
     if "peer" in options.sides:
         peer_python()
     results = Results(options.out / f"{data.name}.json", {"schedule": schedule, "data": options.data, "model": options.model})
-    measure = {"graft": graft_side, "peer": peer_side}
+    measure = {"graft": graft_side, "nostore": nostore_side, "peer": peer_side}
     for seed in range(options.seeds):
         for side in options.sides if seed % 2 == 0 else options.sides[::-1]:
             def measured(side=side, seed=seed):
