@@ -171,8 +171,25 @@ int launch(int argc, char** argv) {
   check.add_option("golden", a.golden, "safetensors with the reference's inputs, outputs and gradients")->required();
   check.add_option("--tolerance", a.tolerance, "of the largest value of a tensor");
   auto& tokenize = *app.add_subcommand(
-      "tokenize", "JSON lines with `text` (or `messages`, or `prompt` and `completion`) in, with `ids` out");
-  tokenize.add_option("--model", a.model, "model folder")->required();
+      "tokenize",
+      "JSON lines with `text` (or `messages`, or `prompt` and `completion`) in, with `ids` out; --train makes a "
+      "tokenizer");
+  auto* const tokenizer_of = tokenize.add_option("--model", a.model, "model folder");
+  graft::cli::TokenizerTrainingArguments learning;
+  auto* const learned_from =
+      tokenize
+          .add_option("--train", learning.corpora,
+                      "learn a byte-level BPE from this file or folder of texts (repeatable); they are held in memory")
+          ->take_all()
+          ->excludes(tokenizer_of);
+  for (auto* option : {tokenize.add_option("--vocab-size", learning.vocab_size, "--train: ids in all"),
+                       tokenize
+                           .add_option("--special", learning.special_tokens,
+                                       "--train: a special token beside <|endoftext|> (repeatable)")
+                           ->take_all(),
+                       tokenize.add_option("--text", learning.text, "--train: column of the text, in JSONL and CSV"),
+                       tokenize.add_option("--out", learning.out, "--train: folder for the tokenizer")})
+    option->needs(learned_from);
   graft::cli::CacheArguments cached;
   auto& cache = graft::cli::add_cache_command(app, cached);
   auto& preprocess = *app.add_subcommand("preprocess", "images in, the pixel values that a model sees out");
@@ -251,6 +268,12 @@ int launch(int argc, char** argv) {
     wish.json = a.json;
     return graft::cli::pull_command(wish);
   }
+  if (tokenize.parsed() && !learning.corpora.empty()) {
+    learning.json = a.json;
+    return graft::cli::train_tokenizer_command(learning);
+  }
+  GRAFT_CHECK(usage, !tokenize.parsed() || !a.model.empty(),
+              "tokenize: give a model folder by --model, or texts to learn a tokenizer from by --train.");
   Json request{{"command", app.get_subcommands().front()->get_name()}, {"json", a.json}, {"quiet", a.quiet}};
   if (run.parsed() || adapt.parsed() || finetune.parsed()) {
     const auto purpose = adapt.parsed()      ? graft::run::Purpose::adapt
