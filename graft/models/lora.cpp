@@ -11,6 +11,7 @@ namespace graft::models {
 namespace {
 
 const std::string kPrefix = "base_model.model.", kLevel = ".adapter.";
+constexpr const char* kRestingHead = "resting head";
 
 struct Lora final : nn::Adapter {
   Lora(int64_t in, int64_t out, const LoraOptions& o)
@@ -62,16 +63,25 @@ std::vector<std::string> paths_of(const auto& by_path) {
   return paths;
 }
 
+/// What learns of the head.
+std::map<std::string, Tensor> head_parameters(const Model& model) {
+  std::map<std::string, Tensor> parameters;
+  for (const auto& item : model.head->named_parameters())
+    if (model.group_of(item.key()) != kRestingHead) parameters[item.key()] = item.value();
+  return parameters;
+}
+
 /// Modules of the head that PEFT saves whole, by a name that ends their path and no other's.
 std::vector<std::string> head_modules(const Model& model) {
   std::set<std::string> names;
-  for (const auto& item : model.head->named_parameters()) names.insert(item.key().substr(0, item.key().rfind('.')));
+  for (const auto& [key, value] : head_parameters(model)) names.insert(key.substr(0, key.rfind('.')));
   return {names.begin(), names.end()};
 }
 
 }  // namespace
 
-std::vector<std::string> attach_lora(Model& model, const LoraOptions& options, uint64_t seed) {
+std::vector<std::string> attach_lora(Model& model, const LoraOptions& options, uint64_t seed,
+                                     const std::vector<std::string>& fresh) {
   const auto layers = linear_layers(model);
   std::vector<std::string> chosen;
   for (const auto& target : options.targets) {
@@ -97,6 +107,13 @@ std::vector<std::string> attach_lora(Model& model, const LoraOptions& options, u
   }
   // Before the groups of the weights, whose prefixes fit the adapters too.
   std::vector<Group> all;
+  if (options.head == "freeze") {
+    Group resting{kRestingHead, {}};
+    for (const auto& item : model.head->named_parameters())
+      if (item.value().dim() > 1 && std::find(fresh.begin(), fresh.end(), item.key()) == fresh.end())
+        resting.prefixes.push_back(item.key());
+    if (!resting.prefixes.empty()) all.push_back(resting);
+  }
   for (const auto& group : model.groups)
     if (groups.contains(group.name)) all.push_back(groups.at(group.name));
   all.insert(all.end(), model.groups.begin(), model.groups.end());
@@ -135,7 +152,7 @@ std::map<std::string, Tensor> peft_tensors(const Model& model) {
     tensors[kPrefix + path + ".lora_A.weight"] = lora->lora_A;
     tensors[kPrefix + path + ".lora_B.weight"] = lora->lora_B;
   }
-  for (const auto& item : model.head->named_parameters()) tensors[kPrefix + item.key()] = item.value();
+  for (const auto& [key, value] : head_parameters(model)) tensors[kPrefix + key] = value;
   return tensors;
 }
 

@@ -114,9 +114,16 @@ struct Runner {
     return source;
   }
 
-  void attach_adapters(models::Model& model, const char* stage) const {
+  /// `source`, when the adapters are to stand beside it in the end; `fresh`: keys of the head that were not in it.
+  void attach_adapters(models::Model& model, const char* stage, const Source* beside,
+                       const std::vector<std::string>& fresh) const {
     if (recipe.lora.rank == 0) return;
-    const auto layers = models::attach_lora(model, recipe.lora, seed_of(recipe.seed, {stage, "lora"}));
+    GRAFT_CHECK(
+        usage, !beside || beside->adapter_config.is_null(),
+        "lora.merge: {} is an adapter itself, and PEFT opens no adapter upon another. Set lora.merge = true, so "
+        "that the result is a whole model.",
+        origin.name);
+    const auto layers = models::attach_lora(model, recipe.lora, seed_of(recipe.seed, {stage, "lora"}), fresh);
     progress.line(fmt::format("{} linear layers learn through adapters of rank {}", layers.size(), recipe.lora.rank));
   }
 
@@ -132,7 +139,9 @@ struct Runner {
     const auto kind = task_inputs(source, recipe.adapt.max_length, recipe.images, recipe.language);
     kind->settle_adaptation(source, recipe.adapt);
     const auto loaded = models::load(source, task, seed_of(recipe.seed, {"adapt", "head"}));
-    attach_adapters(*loaded.model, "adapt");
+    // The stages share model folders and nothing else, so what finetuning starts from is whole.
+    const bool beside = recipe.lora.rank > 0 && !recipe.lora.merge && purpose == Purpose::adapt;
+    attach_adapters(*loaded.model, "adapt", beside ? &source : nullptr, loaded.report.fresh);
     if (saved_stage.empty()) {
       journal.write("start", {{"source", source.name}, {"source_hash", identity["source"]}, {"seed", recipe.seed}});
       if (!loaded.report.fresh.empty())
@@ -154,8 +163,6 @@ struct Runner {
     results["adapt"] = stage.result();
     if (objective.write_samples) objective.write_samples(folder / "reconstructions");
     const auto target = purpose == Purpose::adapt ? folder / "model" : adapted_folder();
-    // The stages share model folders and nothing else, so what finetuning starts from is whole.
-    const bool beside = recipe.lora.rank > 0 && !recipe.lora.merge && purpose == Purpose::adapt;
     if (recipe.lora.rank > 0 && !beside) models::merge_lora(*loaded.model);
     const std::string measure = objective.perplexity ? "perplexity" : "loss";
     export_model(target, source, *loaded.model, task, {}, kind->files(*loaded.model),
@@ -182,7 +189,8 @@ struct Runner {
                                      task.kind == "causal_lm" ||  // the language head itself is what learns
                                          models::label_names(source.config) == dataset.label_names);
     auto& model = *loaded.model;
-    attach_adapters(model, "finetune");
+    const bool beside = recipe.lora.rank > 0 && !recipe.lora.merge;
+    attach_adapters(model, "finetune", beside ? &source : nullptr, loaded.report.fresh);
     const auto train = prepare(*kind, model, dataset, dataset.train, "training");
     const auto validation = prepare(*kind, model, dataset, dataset.validation, "validation");
     identity["data"] =
@@ -242,7 +250,6 @@ struct Runner {
       walk_back(*knowledge, model, same_head, dataset, validation);
 
     evaluate_test(model, dataset, *kind);
-    const bool beside = recipe.lora.rank > 0 && !recipe.lora.merge;
     if (recipe.lora.rank > 0 && !beside) models::merge_lora(model);
     auto card = results["finetune"];
     if (results.contains("test")) card["test"] = results["test"];

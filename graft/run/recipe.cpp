@@ -142,6 +142,7 @@ void check_train(const Recipe& r, Checks& c) {
   c.at_least("lora.rank", 0, r.lora.rank);
   c.positive("lora.alpha", r.lora.alpha);
   c.fraction("lora.dropout", r.lora.dropout);
+  c.one_of("lora.head", r.lora.head, {"train", "freeze"});
   c.expect(!r.lora.targets.empty(), "lora.targets", "at least one", r.lora.targets);
   c.at_least("features.budget_gb", 0, r.features.budget_gb);
   c.at_least("features.capture_tokens", 1, r.features.capture_tokens);

@@ -7,7 +7,8 @@
 
 namespace graft::run {
 
-/// Throws Kind::model naming both files and both sizes when the tokenizer has more ids than the embedding has rows.
+/// Throws Kind::model naming both files and both numbers when the tokenizer has more ids than the embedding has rows, and
+/// when it pads, or for a decoder begins or ends texts, by another id than config.json says.
 void check_tokenizer(const data::Tokenizer& tokenizer, const models::Source& source);
 
 /// Decoders publish no padding id, and transformers scores no batch without one: the tokenizer's, else its end token, is
