@@ -94,7 +94,11 @@ INSTANTIATE_TEST_SUITE_P(Deberta, Parity,
                          });
 INSTANTIATE_TEST_SUITE_P(Decoders, Parity,
                          testing::Values("llama-causal", "llama-tied-llama3", "llama-bf16-shards", "llama-seqcls",
-                                         "gpt_bigcode-mqa", "starcoder2-gqa"),
+                                         "gpt_bigcode-mqa", "starcoder2-gqa", "llama-biases", "llama-tokens",
+                                         "llama-rope-linear", "llama-rope-dynamic", "llama-rope-yarn",
+                                         "llama-rope-longrope", "gpt_bigcode-mha", "gpt_bigcode-seqcls",
+                                         "gpt_bigcode-tokens", "starcoder2-window", "starcoder2-seqcls",
+                                         "starcoder2-tokens"),
                          [](const auto& info) {
                            auto name = info.param;
                            for (auto& c : name)
