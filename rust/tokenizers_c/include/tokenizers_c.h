@@ -55,8 +55,8 @@ void tokenizers_c_free_encodings(TokenizersCEncodings* encodings);
 char* tokenizers_c_decode(const TokenizersC* tokenizer, const uint32_t* ids, size_t count, uint8_t skip_special_tokens,
                           char** text);
 typedef struct {
-  size_t vocab_size;             // special tokens and the 256 bytes counted
-  uint64_t min_frequency;        // pairs that are met less often are not merged
+  size_t vocab_size;               // special tokens and the 256 bytes counted
+  uint64_t min_frequency;          // pairs that are met less often are not merged
   const TokenizersCText* special;  // they get the first ids
   size_t special_count;
 } TokenizersCTraining;
