@@ -165,7 +165,7 @@ fs::path temporary_beside(const fs::path& target) {
   return folder_of(target) / fmt::format(".{}.{}.tmp", target.filename().string(), ::getpid());
 }
 
-MappedFile::MappedFile(const fs::path& path, Kind kind) : path_(path) {
+MappedFile::MappedFile(const fs::path& path, Kind kind) : path_(path), kind_(kind) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) throw Error(kind, fmt::format("{}: cannot read it: {}", path.string(), std::strerror(errno)));
   struct stat status {};
@@ -178,13 +178,26 @@ MappedFile::MappedFile(const fs::path& path, Kind kind) : path_(path) {
     address = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor, 0);
     if (address == MAP_FAILED) code = errno;
   }
-  ::close(descriptor);
-  if (code) throw Error(kind, fmt::format("{}: cannot read it: {}", path.string(), std::strerror(code)));
+  if (code) {
+    ::close(descriptor);
+    throw Error(kind, fmt::format("{}: cannot read it: {}", path.string(), std::strerror(code)));
+  }
+  descriptor_ = descriptor;
   data_ = static_cast<const char*>(address);
 }
 
 MappedFile::~MappedFile() {
   if (data_) ::munmap(const_cast<char*>(data_), size_);
+  ::close(descriptor_);
+}
+
+std::shared_ptr<char> MappedFile::writable_copy() const {
+  if (size_ == 0) return nullptr;
+  // Not counted against the limit of what may be promised: how much of it will be written is not known.
+  auto* address = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, descriptor_, 0);
+  if (address == MAP_FAILED)
+    throw Error(kind_, fmt::format("{}: cannot map it: {}", path_.string(), std::strerror(errno)));
+  return {static_cast<char*>(address), [size = size_](char* bytes) { ::munmap(bytes, size); }};
 }
 
 std::string read_file(const fs::path& path) { return std::string(MappedFile(path, Kind::usage).bytes()); }

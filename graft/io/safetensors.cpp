@@ -219,6 +219,7 @@ SafetensorsFile read_safetensors(const fs::path& path) {
     entry.view.data = data.data() + entry.begin;
     entry.view.storage = entry.view.data;
     entry.view.owner = file;
+    entry.view.file = file.get();
     result.tensors.emplace(std::move(entry.name), std::move(entry.view));
   }
   return result;

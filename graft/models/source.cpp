@@ -2,6 +2,7 @@
 
 #include "graft/core/error.h"
 #include "graft/models/lora.h"
+#include "graft/nn/fresh.h"
 
 namespace graft::models {
 namespace {
@@ -87,23 +88,14 @@ std::shared_ptr<Model> create(const Source& source, const Task& task) {
 Loaded load(const Source& source, const Task& task, uint64_t seed, bool keep_head) {
   torch::manual_seed(seed);
   Loaded loaded;
-  loaded.model = create(source, task);
-  auto tensors = source.checkpoint.tensors;
-  if (!keep_head) {
-    std::map<std::string, Tensor> fresh;
-    for (const auto& item : loaded.model->head->named_parameters()) fresh[item.key()] = item.value().detach().clone();
-    loaded.report = load_weights(*loaded.model, *source.architecture, tensors, source.folder.string(), true);
-    // A head for other labels starts fresh; what was pretrained with the encoder (a pooler) stays.
-    torch::NoGradGuard no_grad;
-    for (auto& item : loaded.model->head->named_parameters()) {
-      if (item.key().starts_with(source.architecture->prefix + ".") || !loaded.report.key_in_file.contains(item.key()))
-        continue;
-      item.value().copy_(fresh.at(item.key()));
-      loaded.report.key_in_file.erase(item.key());
-      loaded.report.fresh.push_back(item.key());
-    }
-  } else {
-    loaded.report = load_weights(*loaded.model, *source.architecture, tensors, source.folder.string(), true);
+  {
+    nn::PutOff values;  // what the file has is never drawn
+    loaded.model = create(source, task);
+    loaded.report = load_weights(*loaded.model, *source.architecture, source.checkpoint.tensors, source.folder.string(),
+                                 true, keep_head);
+    auto parameters = loaded.model->parameters_by_key();
+    for (const auto& key : loaded.report.fresh)
+      if (const auto* parameter = parameters.find(key)) values.draw(*parameter);
   }
   if (!source.adapter_config.is_null()) {
     const auto prefix = keep_head ? std::string() : source.architecture->prefix + ".";

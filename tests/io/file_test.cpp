@@ -29,6 +29,21 @@ TEST(MappedFile, ShowsTheBytesAndAnEmptyFile) {
   EXPECT_EQ(MappedFile(scratch / "empty").bytes(), "");
 }
 
+TEST(MappedFile, WritableCopiesAreApartFromTheFileAndFromEachOther) {
+  const Scratch scratch;
+  write_text(scratch / "a", "hello");
+  auto file = std::make_unique<MappedFile>(scratch / "a");
+  const auto one = file->writable_copy(), other = file->writable_copy();
+  one.get()[0] = 'j';
+  EXPECT_EQ(std::string(one.get(), 5), "jello");
+  EXPECT_EQ(std::string(other.get(), 5), "hello");
+  EXPECT_EQ(file->bytes(), "hello");
+  write_file(scratch / "a", "other");  // renamed to its place
+  EXPECT_EQ(std::string(file->writable_copy().get(), 5), "hello");
+  file.reset();
+  EXPECT_EQ(std::string(one.get(), 5), "jello");
+}
+
 TEST(MappedFile, AMissingFileAndAFolderAreRefused) {
   const Scratch scratch;
   EXPECT_EQ(message_of([&] { MappedFile(scratch / "nothing"); }),
