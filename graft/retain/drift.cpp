@@ -67,17 +67,44 @@ double agreement(const Tensor& a, const Tensor& b) {
   return a.eq(b).to(torch::kFloat64).mean().item<double>();
 }
 
-void take_blocks(models::Model& probe, const models::Model& model, bool head) {
-  const torch::NoGradGuard no_grad;
-  const auto take = [&](auto into, const auto& from) {
-    for (auto& item : into) {
+namespace {
+
+/// Pairs of what stands for the same in both models: (the probe's, the model's).
+std::vector<std::pair<Tensor, Tensor>> shared(const models::Model& probe, const models::Model& model, bool head) {
+  std::vector<std::pair<Tensor, Tensor>> pairs;
+  const auto match = [&](const auto& all, const auto& others) {
+    for (const auto& item : all) {
       if (!head && probe.group_of(item.key()) == "head") continue;
-      const auto* found = from.find(item.key());
-      if (found && found->sizes() == item.value().sizes()) item.value().copy_(*found);
+      const auto* found = others.find(item.key());
+      if (found && found->sizes() == item.value().sizes()) pairs.emplace_back(item.value(), *found);
     }
   };
-  take(probe.parameters_by_key(), model.parameters_by_key());
-  take(probe.buffers_by_key(), model.buffers_by_key());
+  match(probe.parameters_by_key(), model.parameters_by_key());
+  match(probe.buffers_by_key(), model.buffers_by_key());
+  return pairs;
+}
+
+}  // namespace
+
+BorrowedBlocks::BorrowedBlocks(models::Model& probe, const models::Model& model, bool head) {
+  const torch::NoGradGuard no_grad;
+  for (const auto& [mine, theirs] : shared(probe, model, head)) {
+    own_.emplace_back(mine, mine.detach());
+    own_.back().first.set_data(theirs.detach());
+  }
+}
+
+BorrowedBlocks::~BorrowedBlocks() {
+  const torch::NoGradGuard no_grad;
+  for (auto& [parameter, held] : own_) parameter.set_data(held);
+}
+
+void release_blocks(models::Model& probe, const models::Model& model, bool head) {
+  const torch::NoGradGuard no_grad;
+  for (auto& [mine, theirs] : shared(probe, model, head)) {
+    auto parameter = mine;
+    parameter.set_data(torch::zeros({1}, mine.options()).as_strided(mine.sizes(), std::vector<int64_t>(mine.dim(), 0)));
+  }
 }
 
 }  // namespace graft::retain

@@ -149,7 +149,7 @@ struct Runner {
     hooks.progress = &progress;
     adapt::Adaptation stage(*loaded.model, objective, recipe.adapt, recipe.train, recipe.seed,
                             !loaded.report.fresh.empty(), hooks);
-    if (saved_stage == "adapt") stage.resume(saved_state, saved_tensors);
+    if (saved_stage == "adapt") stage.resume(saved_state, std::exchange(saved_tensors, {}));
     stage.run();
     results["adapt"] = stage.result();
     if (objective.write_samples) objective.write_samples(folder / "reconstructions");
@@ -224,6 +224,7 @@ struct Runner {
           folder.string());
       if (recipe.retain.report) report_source(*knowledge, *validation.inputs, model, same_head, adapted);
       setting.terms = retaining(*knowledge, model, loaded.report.fresh, same_head, *train.inputs, setting);
+      if (recipe.retain.report) knowledge->release(model, same_head);
     }
     finetune::Hooks hooks;
     hooks.journal = [&](const std::string& event, Json fields) { journal.write(event, std::move(fields)); };
@@ -235,7 +236,7 @@ struct Runner {
     if (knowledge && recipe.retain.report)
       hooks.retained = [&](const std::string& phase) { return report_phase(*knowledge, model, same_head, phase); };
     finetune::Schedule schedule(std::move(setting), hooks);
-    if (saved_stage == "finetune") schedule.resume(saved_state, saved_tensors);
+    if (saved_stage == "finetune") schedule.resume(saved_state, std::exchange(saved_tensors, {}));
     schedule.run();
     results["finetune"] = schedule.result();
     if (knowledge && (recipe.retain.interpolate || recipe.retain.max_forgetting >= 0))
@@ -310,13 +311,10 @@ struct Runner {
     if (options.ewc.strength > 0)
       terms.push_back(
           std::make_shared<retain::Ewc>(model, free(protection(knowledge, inputs, setting)), options.ewc.strength));
-    if (options.l2sp > 0) {
-      knowledge.reset();
+    if (options.l2sp > 0)
       terms.push_back(
           std::make_shared<retain::Ewc>(model, free(retain::anchors_at(knowledge.probe(), {})), options.l2sp, "l2sp"));
-    }
     if (options.lwf.weight > 0) {
-      knowledge.reset();
       const auto lwf = std::make_shared<retain::Lwf>(knowledge.probe(), inputs, model.head->reads(),
                                                      knowledge.task().kind == "classification", same_head, options.lwf);
       progress.line(lwf->holds_answers() ? "the source has answered the new examples once; its answers are held (LwF)"

@@ -72,7 +72,7 @@ SourceKnowledge::SourceKnowledge(models::Source source, const retain::RetainOpti
 void SourceKnowledge::compare_on(const features::Inputs& inputs) {
   proxy_ = &inputs;
   proxy_examples_ = train::sample(inputs.size(), options_.examples, seed_of(seed_, {"retain", "compared on"}));
-  reset();
+  GRAFT_ASSERT(!released_);
   before_ = retain::observe(*probe_, inputs, proxy_examples_, rows_at_once());
 }
 
@@ -80,18 +80,9 @@ int64_t SourceKnowledge::rows_at_once() const {
   return task_.kind == "masked_lm" || task_.kind == "causal_lm" ? 512 : 4096;  // logits of a whole vocabulary are large
 }
 
-void SourceKnowledge::reset() {
-  if (!moved_) return;
-  // Read again instead of kept: a second copy of a large model is dear.
-  const auto source = weights(true);
-  const torch::NoGradGuard no_grad;
-  for (auto items : {probe_->parameters_by_key(), probe_->buffers_by_key()})
-    for (auto& item : items) {
-      const auto found = source.find(item.key());
-      if (found != source.end()) item.value().copy_(found->second);
-      else item.value().zero_();  // an adapter, which the source does not have
-    }
-  moved_ = false;
+void SourceKnowledge::release(const models::Model& model, bool head) {
+  retain::release_blocks(*probe_, model, head);
+  released_ = true;
 }
 
 Json SourceKnowledge::judged() {
@@ -115,18 +106,17 @@ Json SourceKnowledge::judged() {
 }
 
 Json SourceKnowledge::original() {
-  reset();
+  GRAFT_ASSERT(!released_);
   return judged();
 }
 
 Json SourceKnowledge::measure(const models::Model& model, bool head) {
-  moved_ = true;
-  retain::take_blocks(*probe_, model, head);
+  const retain::BorrowedBlocks borrowed(*probe_, model, head);
   return judged();
 }
 
 retain::Anchors SourceKnowledge::fisher(const train::Stream* proxy) {
-  reset();
+  GRAFT_ASSERT(!released_);
   const bool given = train_.inputs && options_.ewc.labels != "own";
   std::unique_ptr<features::Feed> feed;
   std::unique_ptr<train::Stream> labelled;
@@ -160,7 +150,6 @@ std::shared_ptr<train::LossTerm> SourceKnowledge::replay(models::Model& model, b
   replay_stream_ = train::task_stream(model, *replay_feed_, task_.kind, names_, data_.train, train_.alignment);
   std::vector<int64_t> all(train_.inputs->size());
   for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<int64_t>(i);
-  reset();
   return std::make_shared<retain::Replay>(*replay_stream_, std::move(all), options_.replay.fraction, seed_,
                                           head ? nullptr : probe_->head);
 }

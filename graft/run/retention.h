@@ -30,8 +30,9 @@ class SourceKnowledge {
   Json measure(const models::Model& model, bool head);
   /// The same of the source as it came.
   Json original();
-  /// The probe's weights become the source's again.
-  void reset();
+  /// Gives back the memory of the probe's blocks, which from now on only borrows those of `model` (and, with `head`, its
+  /// head); for when nothing but measure() and weights() is still to come.
+  void release(const models::Model& model, bool head);
 
   /// The Fisher of the source, by `options.ewc.labels`; of `proxy` where there is no source data.
   retain::Anchors fisher(const train::Stream* proxy);
@@ -59,7 +60,7 @@ class SourceKnowledge {
   models::Task task_;
   std::vector<std::string> names_;
   std::shared_ptr<models::Model> probe_;
-  bool moved_ = false;  // the probe has other weights than the source's
+  bool released_ = false;  // the probe has no blocks of its own
   std::unique_ptr<TaskInputs> kind_;
   data::Dataset data_;
   Prepared train_, test_;

@@ -48,19 +48,27 @@ Phase::Phase(models::Model& model, PhasePlan plan, const TrainOptions& options, 
   if (plan_.start_metric) {
     state_.has_best = true;
     state_.best = state_.reference = *plan_.start_metric;
-    best_ = weights();
+    keep_best();
   }
 }
 
 std::map<std::string, Tensor> Phase::weights() const {
-  std::map<std::string, Tensor> copies;
-  const auto copy = [&](const auto& items) {
+  std::map<std::string, Tensor> views;
+  const auto view = [&](const auto& items) {
     for (const auto& item : items)
-      if (plan_.trainable.contains(model_.group_of(item.key()))) copies[item.key()] = item.value().detach().clone();
+      if (plan_.trainable.contains(model_.group_of(item.key()))) views[item.key()] = item.value().detach();
   };
-  copy(model_.parameters_by_key());
-  copy(model_.buffers_by_key());
-  return copies;
+  view(model_.parameters_by_key());
+  view(model_.buffers_by_key());
+  return views;
+}
+
+void Phase::keep_best() {
+  for (const auto& [key, value] : weights()) {
+    auto& kept = best_[key];
+    if (kept.defined()) kept.copy_(value);  // into the memory of the best before it
+    else kept = value.clone();
+  }
 }
 
 void Phase::run(const PhaseHooks& hooks) {
@@ -157,7 +165,7 @@ void Phase::finish_epoch(const PhaseHooks& hooks) {
   if (best) {
     state_.best = value;
     state_.best_epoch = state_.epoch;
-    best_ = weights();
+    keep_best();
   }
   state_.has_best = true;
   state_.without_improvement = improved ? 0 : state_.without_improvement + 1;

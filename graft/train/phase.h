@@ -74,14 +74,15 @@ class Phase {
   Predictions predictions() const;
 
   Json state_json() const;
-  /// "weights.<key>", "best.<key>", "optimizer.<key>.<part>".
+  /// "weights.<key>", "best.<key>", "optimizer.<key>.<part>": views, which the next step changes.
   std::map<std::string, Tensor> state_tensors() const;
   void resume(const Json& state, const std::map<std::string, Tensor>& tensors);
 
  private:
   void train_step(const std::vector<int64_t>& batch, double position, int64_t steps);
   void finish_epoch(const PhaseHooks& hooks);
-  std::map<std::string, Tensor> weights() const;
+  std::map<std::string, Tensor> weights() const;  // views
+  void keep_best();
 
   models::Model& model_;
   PhasePlan plan_;

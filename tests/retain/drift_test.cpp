@@ -37,15 +37,27 @@ TEST_P(Probe, WithAnotherModelsBlocksSeesWhatThatModelSees) {
   const auto head = probe.model->head->named_parameters();
   std::map<std::string, models::Tensor> before;
   for (const auto& item : head) before[item.key()] = item.value().detach().clone();
-  take_blocks(*probe.model, *model.model, false);
-  const auto seen = observe(*probe.model, *model.inputs, examples, 5);
-  EXPECT_LE(relative_difference(seen.features, expected.features), 1e-5);
-  for (const auto& item : head)
-    if (probe.model->group_of(item.key()) == "head") {
-      EXPECT_TRUE(same(item.value(), before.at(item.key()))) << item.key();
-    }
-  take_blocks(*probe.model, *model.model, true);
-  EXPECT_EQ(agreement(observe(*probe.model, *model.inputs, examples).choices, expected.choices), 1);
+  const auto own = tensors_of(*probe.model);
+  {
+    const BorrowedBlocks borrowed(*probe.model, *model.model, false);
+    const auto seen = observe(*probe.model, *model.inputs, examples, 5);
+    EXPECT_LE(relative_difference(seen.features, expected.features), 1e-5);
+    for (const auto& item : head)
+      if (probe.model->group_of(item.key()) == "head") {
+        EXPECT_TRUE(same(item.value(), before.at(item.key()))) << item.key();
+      }
+    const auto& first = probe.model->parameters_by_key().front();
+    EXPECT_EQ(first.value().data_ptr(), model.model->parameters_by_key()[first.key()].data_ptr()) << "not a copy";
+  }
+  for (const auto& [key, value] : tensors_of(*probe.model)) EXPECT_TRUE(same(value, own.at(key))) << key;
+  const auto lender = tensors_of(*model.model);
+  release_blocks(*probe.model, *model.model, true);  // what is borrowed needs no memory in between
+  {
+    const BorrowedBlocks borrowed(*probe.model, *model.model, true);
+    EXPECT_EQ(agreement(observe(*probe.model, *model.inputs, examples).choices, expected.choices), 1);
+  }
+  for (const auto& item : probe.model->parameters_by_key()) EXPECT_EQ(item.value().storage().nbytes(), 4u);
+  for (const auto& [key, value] : tensors_of(*model.model)) EXPECT_TRUE(same(value, lender.at(key))) << key;
 }
 
 INSTANTIATE_TEST_SUITE_P(Drift, Probe,
