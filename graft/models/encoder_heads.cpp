@@ -2,6 +2,8 @@
 
 #include <sstream>
 
+#include "graft/nn/chunked_cross_entropy.h"
+
 namespace graft::models {
 namespace {
 
@@ -49,7 +51,8 @@ struct MaskedLmHead final : Head {
   std::vector<std::string> uses() const override { return {"embeddings"}; }
 
   Outputs forward(const std::map<std::string, Activations>& ends) override {
-    return {{"logits", layers.logits(ends.begin()->second.hidden.values)}};  // (N, V)
+    const auto& end = ends.begin()->second;
+    return masked_lm_outputs(layers.transformed(end.hidden.values), layers.decoder, end);
   }
 
   MaskedLmLayers layers;
@@ -80,8 +83,18 @@ MaskedLmLayers::MaskedLmLayers(torch::nn::Module& owner, const MaskedLmKeys& key
   decoder = transform.register_module("decoder", nn::TiedLinear(this->words->weight, bias));
 }
 
-Tensor MaskedLmLayers::logits(const Tensor& hidden) {
-  return decoder(norm(act(dense(hidden))));
+Tensor MaskedLmLayers::transformed(const Tensor& hidden) { return norm(act(dense(hidden))); }
+
+Tensor MaskedLmLayers::logits(const Tensor& hidden) { return decoder(transformed(hidden)); }
+
+Outputs masked_lm_outputs(const Tensor& x, nn::TiedLinear& decoder, const Activations& end) {
+  if (const auto labels = end.kept.find("labels"); labels != end.kept.end())
+    return {{"loss", nn::chunked_cross_entropy(x, decoder->weight, labels->second.values, 0, decoder->bias)}};
+  return {{"logits", decoder(x)}};  // (N, V)
+}
+
+void pass_labels(Activations& from, Activations& to) {
+  if (auto labels = from.kept.extract("labels")) to.kept.insert(std::move(labels));
 }
 
 std::shared_ptr<Head> masked_lm_head(const MaskedLmKeys& keys, int64_t hidden_size, const std::string& act, double eps,

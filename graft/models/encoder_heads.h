@@ -25,7 +25,8 @@ struct MaskedLmLayers {
   /// Registers its parameters in `owner`; `words` belongs to the first block.
   MaskedLmLayers(torch::nn::Module& owner, const MaskedLmKeys& keys, int64_t hidden_size, const std::string& act,
                  double eps, nn::Embedding words);
-  Tensor logits(const Tensor& hidden);  // (N, C) -> (N, V)
+  Tensor transformed(const Tensor& hidden);  // (N, C) -> (N, E)
+  Tensor logits(const Tensor& hidden);       // (N, C) -> (N, V)
 
   nn::Embedding words;
   nn::Activation act;
@@ -35,7 +36,15 @@ struct MaskedLmLayers {
   Tensor bias;
 };
 
-/// logits of every token that is read; it uses the group "embeddings".
+/// What a masked-language head answers: where the batch brings `labels` of the rows (-100: none), their summed
+/// cross-entropy as `loss`, without the matrix of logits (nn/chunked_cross_entropy.h); else `logits`.
+/// x (N, E): the rows of `end`, transformed.
+Outputs masked_lm_outputs(const Tensor& x, nn::TiedLinear& decoder, const Activations& end);
+
+/// The labels of a batch pass block 0, which otherwise leaves its inputs behind.
+void pass_labels(Activations& from, Activations& to);
+
+/// Of every token that is read; it uses the group "embeddings".
 std::shared_ptr<Head> masked_lm_head(const MaskedLmKeys& keys, int64_t hidden_size, const std::string& act, double eps,
                                      nn::Embedding words);
 

@@ -68,8 +68,8 @@ struct RobertaMaskedLmHead final : Head {
   std::vector<std::string> uses() const override { return {"embeddings"}; }
 
   Outputs forward(const std::map<std::string, Activations>& ends) override {
-    const auto x = norm(torch::gelu(dense(ends.at("text").hidden.values)));  // (N, C)
-    return {{"logits", decoder(x)}};                                         // (N, V)
+    const auto& end = ends.at("text");
+    return masked_lm_outputs(norm(torch::gelu(dense(end.hidden.values))), decoder, end);
   }
 
   nn::Embedding words;
