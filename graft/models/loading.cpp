@@ -38,7 +38,7 @@ std::string described(const std::string& key, c10::IntArrayRef shape) {
 
 void check_finite(const std::string& name, const Tensor& tensor) {
   // One pass: a sum over NaN or infinity is not finite. A finite tensor's sum may overflow, so then each value is looked at.
-  if (!std::isfinite(tensor.sum().item<double>()))
+  if (!std::isfinite(tensor.sum(torch::kFloat32).item<double>()))
     GRAFT_CHECK(model, tensor.isfinite().all().item<bool>(),
                 "{}: holds NaN or infinite values. The file is damaged or its training diverged; use another.", name);
 }
@@ -59,14 +59,14 @@ struct Loader {
 
   bool is_head(const std::string& key) const { return model.group_of(key) == "head"; }
 
-  Tensor value_of(const std::string& name, const io::TensorView& view) {
-    if (!view.file || view.dtype != io::DType::f32 || !is_aligned(view) || io::element_count(view.shape) == 0)
-      return to_tensor(name, view);
+  Tensor value_of(const std::string& name, const io::TensorView& view, torch::Dtype wanted) {
+    if (!view.file || scalar_type(view.dtype) != wanted || !is_aligned(view) || io::element_count(view.shape) == 0)
+      return to_tensor(name, view).to(wanted);
     auto& mapping = mappings[view.file];
     if (!mapping) mapping = view.file->writable_copy();
     const auto tensor = torch::from_blob(mapping.get() + (view.data - view.file->bytes().data()), view.shape,
-                                         [mapping](void*) {}, torch::kFloat32);
-    check_finite(name, tensor);
+                                         [mapping](void*) {}, wanted);
+    if (tensor.is_floating_point()) check_finite(name, tensor);
     return tensor;
   }
 
@@ -84,8 +84,8 @@ struct Loader {
       if (!keep_head && is_head(name) && !name.starts_with(architecture.prefix + "."))
         return report.dropped.push_back(file_key), true;
       torch::NoGradGuard no_grad;
-      const auto value = value_of(file_key, view);
-      if (value.scalar_type() == target->scalar_type() && value.device() == target->device()) target->set_data(value);
+      const auto value = value_of(file_key, view, target->scalar_type());
+      if (value.device() == target->device()) target->set_data(value);
       else target->copy_(value);
       report.key_in_file[name] = file_key;
       return true;

@@ -2,6 +2,7 @@
 
 #include "graft/core/error.h"
 #include "graft/models/lora.h"
+#include "graft/models/weight_type.h"
 #include "graft/nn/fresh.h"
 
 namespace graft::models {
@@ -85,12 +86,13 @@ std::shared_ptr<Model> create(const Source& source, const Task& task) {
 
 }  // namespace
 
-Loaded load(const Source& source, const Task& task, uint64_t seed, bool keep_head) {
+Loaded load(const Source& source, const Task& task, uint64_t seed, bool keep_head, torch::Dtype weights) {
   torch::manual_seed(seed);
   Loaded loaded;
   {
     nn::PutOff values;  // what the file has is never drawn
     loaded.model = create(source, task);
+    keep_weights_as(*loaded.model, weights, false);
     loaded.report = load_weights(*loaded.model, *source.architecture, source.checkpoint.tensors, source.folder.string(),
                                  true, keep_head);
     auto parameters = loaded.model->parameters_by_key();
@@ -108,9 +110,13 @@ Loaded load(const Source& source, const Task& task, uint64_t seed, bool keep_hea
   return loaded;
 }
 
-std::shared_ptr<Model> random_copy(const Source& source, const Task& task, uint64_t seed) {
+std::shared_ptr<Model> random_copy(const Source& source, const Task& task, uint64_t seed, torch::Dtype weights) {
   torch::manual_seed(seed);
+  nn::PutOff values;
   auto copy = create(source, task);
+  keep_weights_as(*copy, weights, false);
+  for (const auto& items : {copy->parameters_by_key(), copy->buffers_by_key()})
+    for (const auto& item : items) values.draw(item.value());
   copy->name += ", random weights";
   return copy;
 }

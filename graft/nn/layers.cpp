@@ -2,6 +2,7 @@
 
 #include "graft/core/error.h"
 #include "graft/nn/fresh.h"
+#include "graft/nn/half_weights.h"
 #include "graft/nn/linear.h"
 
 namespace graft::nn {
@@ -36,7 +37,10 @@ EmbeddingImpl::EmbeddingImpl(int64_t rows, int64_t width, std::optional<int64_t>
   });
 }
 
-Tensor EmbeddingImpl::forward(const Tensor& ids) { return attached(ids, torch::embedding(weight, ids, padding_id)); }
+Tensor EmbeddingImpl::forward(const Tensor& ids) {
+  return attached(ids, weight.scalar_type() == torch::kBFloat16 ? widened_embedding(weight, ids, padding_id)
+                                                                : torch::embedding(weight, ids, padding_id));
+}
 
 LayerNormImpl::LayerNormImpl(int64_t width, double eps) : eps(eps) {
   weight = register_parameter("weight", torch::ones({width}));

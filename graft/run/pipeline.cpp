@@ -14,6 +14,7 @@
 #include "graft/io/commit.h"
 #include "graft/io/safetensors.h"
 #include "graft/models/lora.h"
+#include "graft/models/weight_type.h"
 #include "graft/report/journal.h"
 #include "graft/retain/ewc.h"
 #include "graft/retain/interpolation.h"
@@ -114,6 +115,8 @@ struct Runner {
     return source;
   }
 
+  torch::Dtype weights() const { return models::weight_type_named(recipe.train.weights); }
+
   void attach_adapters(models::Model& model, const char* stage) const {
     if (recipe.lora.rank == 0) return;
     const auto layers = models::attach_lora(model, recipe.lora, seed_of(recipe.seed, {stage, "lora"}));
@@ -131,7 +134,7 @@ struct Runner {
                 source.name, source.architecture->model_type);
     const auto kind = task_inputs(source, recipe.adapt.max_length, recipe.images, recipe.language);
     kind->settle_adaptation(source, recipe.adapt);
-    const auto loaded = models::load(source, task, seed_of(recipe.seed, {"adapt", "head"}));
+    const auto loaded = models::load(source, task, seed_of(recipe.seed, {"adapt", "head"}), true, weights());
     attach_adapters(*loaded.model, "adapt");
     if (saved_stage.empty()) {
       journal.write("start", {{"source", source.name}, {"source_hash", identity["source"]}, {"seed", recipe.seed}});
@@ -180,7 +183,8 @@ struct Runner {
                             dataset.task == "regression" ? 1 : static_cast<int64_t>(dataset.label_names.size())};
     const auto loaded = models::load(source, task, seed_of(recipe.seed, {"finetune", "head"}),
                                      task.kind == "causal_lm" ||  // the language head itself is what learns
-                                         models::label_names(source.config) == dataset.label_names);
+                                         models::label_names(source.config) == dataset.label_names,
+                                     weights());
     auto& model = *loaded.model;
     attach_adapters(model, "finetune");
     const auto train = prepare(*kind, model, dataset, dataset.train, "training");
@@ -202,7 +206,7 @@ struct Runner {
 
     finetune::Setting setting{.model = model};
     setting.random_copy = [&] {
-      return models::random_copy(source, task, seed_of(recipe.seed, {"finetune", "random copy"}));
+      return models::random_copy(source, task, seed_of(recipe.seed, {"finetune", "random copy"}), weights());
     };
     setting.task = dataset.task;
     setting.label_names = dataset.label_names;

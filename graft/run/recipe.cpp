@@ -137,6 +137,7 @@ void check_train(const Recipe& r, Checks& c) {
   c.at_least("train.weight_decay", 0, t.weight_decay);
   c.at_least("train.max_gradient_norm", 0, t.max_gradient_norm);
   c.one_of("train.precision", t.precision, {"float32", "bfloat16"});
+  c.one_of("train.weights", t.weights, {"float32", "bfloat16", "bfloat16_stochastic"});
   c.at_least("train.threads", 0, t.threads);
   c.one_of("features.precision", r.features.precision, {"float32", "bfloat16", "float16"});
   c.at_least("lora.rank", 0, r.lora.rank);
@@ -176,6 +177,10 @@ void check_retain(const Recipe& r, Checks& c, std::vector<std::string>& mistakes
     mistakes.push_back(
         "retain.ewc and retain.l2sp: pull weights towards the source, and with lora.rank the source's weights do not "
         "move; leave one of them out");
+  if (r.train.weights != "float32" && (k.ewc.strength > 0 || k.l2sp > 0))
+    mistakes.push_back(
+        "retain.ewc and retain.l2sp: pull by less than bfloat16 can hold; leave them out, or train.weights at "
+        "\"float32\"");
 }
 
 /// "finetune.head.epochs=5": the value as TOML reads it, or as a text when it is none.

@@ -11,6 +11,7 @@
 #include "graft/core/threads.h"
 #include "graft/finetune/schedule.h"
 #include "graft/models/lora.h"
+#include "graft/models/weight_type.h"
 #include "graft/run/find_source.h"
 #include "graft/run/task_inputs.h"
 #include "graft/select/fetch.h"
@@ -63,7 +64,8 @@ struct Opened {
   void load(const Recipe& recipe, const data::Dataset& dataset) {
     task = {dataset.task, dataset.task == "regression" ? 1 : static_cast<int64_t>(dataset.label_names.size())};
     loaded = models::load(source, task, seed_of(recipe.seed, {"finetune", "head"}),
-                          models::label_names(source.config) == dataset.label_names);
+                          models::label_names(source.config) == dataset.label_names,
+                          models::weight_type_named(recipe.train.weights));
     if (recipe.lora.rank > 0)
       models::attach_lora(*loaded.model, recipe.lora, seed_of(recipe.seed, {"finetune", "lora"}));
     loaded.model->unfreeze_only({"head"});

@@ -37,7 +37,11 @@ Phase::Phase(models::Model& model, PhasePlan plan, const TrainOptions& options, 
       terms_(std::move(terms)),
       term_sums_(terms_.size()),
       term_seconds_(terms_.size()),
-      optimizer_(plan_.adamw) {
+      optimizer_([&] {
+        auto adamw = plan_.adamw;
+        adamw.stochastic = options_.weights == "bfloat16_stochastic";
+        return adamw;
+      }()) {
   model_.unfreeze_only(plan_.trainable);
   for (const auto& item : model_.parameters_by_key()) {
     const auto group = model_.group_of(item.key());
@@ -146,7 +150,9 @@ void Phase::train_step(const std::vector<int64_t>& batch, double position, int64
               "the run's newest checkpoint; lower the learning rate of this phase, or train in float32.",
               plan_.name, state_.epoch + 1, state_.step + 1);
   const double warmup = plan_.warmup_fraction.value_or(options_.warmup_fraction);
-  optimizer_.step(plan_.cosine ? cosine_warmup_decay(position, warmup) : linear_warmup_decay(position, warmup));
+  optimizer_.step(
+      plan_.cosine ? cosine_warmup_decay(position, warmup) : linear_warmup_decay(position, warmup),
+      seed_of(seed_, {plan_.stage, plan_.name, "rounding"}, {epoch, static_cast<uint64_t>(state_.step)}));
   state_.loss_sum += loss_sum;
   state_.weight_sum += total;
 }
@@ -251,8 +257,13 @@ void Phase::resume(const Json& json, const std::map<std::string, Tensor>& tensor
   };
   put(model_.parameters_by_key());
   put(model_.buffers_by_key());
+  const auto held = weights();
   for (const auto& [name, value] : tensors) {
-    if (name.starts_with("best.")) best_[name.substr(5)] = value.clone();
+    if (name.starts_with("best.")) {
+      const auto key = name.substr(5);
+      const auto kept = held.find(key);
+      best_[key] = kept == held.end() ? value.clone() : value.to(kept->second.scalar_type(), false, /*copy=*/true);
+    }
     if (name.starts_with("optimizer.")) optimizer[name.substr(10)] = value;
   }
   optimizer_.load_state(optimizer);

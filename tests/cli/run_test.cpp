@@ -229,6 +229,36 @@ TEST(Run, TwoAtOnceIntoOneFolderBothEndWithTheSameBytes) {
   EXPECT_EQ(graft({"cache", "verify", (scratch / "shared").string()}).code, 0);
 }
 
+TEST(Run, WithWeightsInBfloat16ItLeavesABfloat16ModelAndIsResumedToTheByte) {
+  for (const std::string weights : {"bfloat16", "bfloat16_stochastic"}) {
+    const Scratch scratch;
+    const auto run = graft(with(tests::short_run(scratch, "run"), "train.weights=" + weights));
+    ASSERT_EQ(run.code, 0) << run.err;
+    const auto model = scratch / "run" / "model";
+    EXPECT_EQ(Json::parse(tests::read_text(model / "config.json"))["torch_dtype"], "bfloat16");
+    for (const auto& [name, view] : io::read_safetensors(model / "model.safetensors").tensors)
+      EXPECT_EQ(view.dtype, io::DType::bf16) << name;
+    const auto evaluation = graft(
+        {"evaluate", "--model", model.string(), "--data", (scratch / "data" / "test.jsonl").string(), "--json"});
+    ASSERT_EQ(evaluation.code, 0) << evaluation.err;
+    EXPECT_NEAR(Json::parse(evaluation.out)["metrics"]["accuracy"].get<double>(),
+                Json::parse(run.out)["test"]["accuracy"].get<double>(), 0.05);
+    ASSERT_NE(graft(with(tests::short_run(scratch, "killed"), "train.weights=" + weights), "",
+                    {"GRAFT_TEST_FAULT=kill:190"})
+                  .code,
+              0);
+    ASSERT_EQ(graft({"run", "--quiet", "--resume", (scratch / "killed").string()}).code, 0);
+    EXPECT_EQ(tests::run_fingerprint(scratch / "killed"), tests::run_fingerprint(scratch / "run")) << weights;
+  }
+}
+
+TEST(Run, PullsTowardsTheSourceAreRefusedWithWeightsInBfloat16) {
+  const Scratch scratch;
+  const auto refused = graft(with(with(tests::short_run(scratch, "run"), "train.weights=bfloat16"), "retain.l2sp=1"));
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_NE(refused.err.find("pull by less than bfloat16 can hold"), std::string::npos) << refused.err;
+}
+
 TEST(Run, DryRunTrainsNothingAndSaysWhatItWouldDo) {
   const Scratch scratch;
   auto arguments = tests::short_run(scratch, "run");

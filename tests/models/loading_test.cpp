@@ -112,6 +112,20 @@ TEST_F(Loading, HalvesBecomeFloats) {
     EXPECT_TRUE(same(value, tensors.at(key).to(torch::kFloat32))) << key;
 }
 
+TEST_F(Loading, AFileInBfloat16IsTheModelWhereWeightsAreKeptSo) {
+  auto tensors = tensors_of(*load(source(), language, 1).model);
+  for (auto& item : tensors) item.second = item.second.to(torch::kBFloat16);
+  io::write_safetensors(scratch / "model.safetensors", to_views(tensors));
+  const auto model = load(source(), language, 1, true, torch::kBFloat16).model;
+  for (const auto& item : model->parameters_by_key())
+    EXPECT_TRUE(same(item.value().detach(), tensors.at(item.key()).to(item.value().scalar_type()))) << item.key();
+  EXPECT_EQ(model->parameters_by_key()[words].scalar_type(), torch::kBFloat16);
+  // A head that the file does not have is drawn in that type too.
+  const auto fresh = load(source(), labels, 1, true, torch::kBFloat16).model->head->named_parameters();
+  EXPECT_EQ(fresh["classifier.weight"].scalar_type(), torch::kBFloat16);
+  EXPECT_NEAR(fresh["classifier.weight"].detach().to(torch::kFloat32).std().item<double>(), 0.02, 0.01);
+}
+
 /// Memory of this process that no file stands behind, in bytes.
 int64_t anonymous_memory() {
   std::ifstream status("/proc/self/status");
