@@ -10,19 +10,31 @@ namespace graft::cli {
 namespace {
 
 void print_plan(const Json& plan) {
-  fmt::print("{}\n{} training, {} validation, {} test examples, {} threads\n\n", plan["source"].get<std::string>(),
-             plan["train"].get<int64_t>(), plan["validation"].get<int64_t>(), plan["test"].get<int64_t>(),
-             plan["threads"].get<int64_t>());
-  fmt::print("{:<14}{:>8}{:>16}{:>16}\n", "phase", "epochs", "parameters", "s per epoch");
+  fmt::print("{}\n", plan["source"].get<std::string>());
+  if (plan.contains("adapt"))
+    for (const auto& item : plan["adapt"].items()) fmt::print("{} {}\n", item.value().dump(), item.key());
+  if (plan.contains("train"))
+    fmt::print("{} training, {} validation, {} test examples\n", plan["train"].get<int64_t>(),
+               plan["validation"].get<int64_t>(), plan["test"].get<int64_t>());
+  fmt::print("{} threads\n\n", plan["threads"].get<int64_t>());
+  const auto gigabytes = [](const Json& bytes) { return bytes.get<double>() / 1e9; };
+  fmt::print("{:<14}{:>8}{:>16}{:>13}{:>10}{:>12}\n", "phase", "epochs", "parameters", "s per epoch", "s once",
+             "memory GB");
   for (const auto& phase : plan["phases"])
-    fmt::print("{:<14}{:>8}{:>16}{:>16.1f}\n", phase["phase"].get<std::string>(), phase["epochs"].get<int64_t>(),
-               phase["trainable_parameters"].get<int64_t>(), phase["seconds_per_epoch"].get<double>());
-  fmt::print(
-      "\nstored activations {:.2f} GB, memory {:.2f} GB (weights and optimizer {:.2f} GB), time from {:.0f} s to "
-      "{:.0f} s\n",
-      plan["store_bytes"].get<double>() / 1e9, plan["peak_memory_bytes"].get<double>() / 1e9,
-      plan["weights_and_optimizer_bytes"].get<double>() / 1e9, plan["seconds"]["at_least"].get<double>(),
-      plan["seconds"]["at_most"].get<double>());
+    fmt::print("{:<14}{:>8}{:>16}{:>13}{:>10}{:>12.2f}\n", phase["phase"].get<std::string>(),
+               phase["epochs"].get<int64_t>(), phase["trainable_parameters"].get<int64_t>(),
+               phase.contains("seconds_per_epoch") ? fmt::format("{:.1f}", phase["seconds_per_epoch"].get<double>()) : "",
+               phase.contains("seconds_once") ? fmt::format("{:.1f}", phase["seconds_once"].get<double>()) : "",
+               gigabytes(phase["memory"]["total"]));
+  fmt::print("\n{}\n", plan["memory"]["sentence"].get<std::string>());
+  fmt::print("disk: {:.2f} GB", gigabytes(plan["disk_bytes"]));
+  for (const auto& item : plan["disk"].items()) fmt::print(", {} {:.2f}", item.key(), gigabytes(item.value()));
+  fmt::print("\n");
+  if (!plan.contains("seconds")) return;
+  for (const auto& item : plan["seconds_beside_phases"].items())
+    fmt::print("{}: {:.1f} s\n", item.key(), item.value().get<double>());
+  fmt::print("time from {:.0f} s to {:.0f} s: phases end early when they bring no more\n",
+             plan["seconds"]["at_least"].get<double>(), plan["seconds"]["at_most"].get<double>());
 }
 
 void print_result(const Json& result) {
@@ -79,7 +91,7 @@ Json run_command(const Json& request) {
   report::Progress progress(request.value("quiet", false));
   if (request.value("dry_run", false)) {
     const auto plan = run::plan_recipe(recipe, purpose, progress);
-    if (!json && purpose != run::Purpose::adapt) print_plan(plan);
+    if (!json) print_plan(plan);
     return plan;
   }
   const auto result = run::run_recipe(recipe, purpose, request.value("resume", false), progress);

@@ -266,10 +266,67 @@ TEST(Run, DryRunTrainsNothingAndSaysWhatItWouldDo) {
   const auto plan = graft(arguments);
   ASSERT_EQ(plan.code, 0) << plan.err;
   const auto json = Json::parse(plan.out);
-  EXPECT_EQ(json["phases"][0]["phase"], "head");
-  EXPECT_EQ(json["phases"][0]["trainable_parameters"], 32 * 32 + 32 + 2 * 32 + 2);  // pooler and classifier
-  EXPECT_GT(json["seconds"]["at_most"].get<double>(), 0);
+  std::vector<std::string> names;
+  for (const auto& phase : json["phases"]) names.push_back(phase["phase"]);
+  EXPECT_EQ(names, (std::vector<std::string>{"adapt", "head", "unfreeze 1", "unfreeze 2", "full"}));
+  EXPECT_EQ(json["phases"][1]["trainable_parameters"], 32 * 32 + 32 + 2 * 32 + 2);  // pooler and classifier
+  EXPECT_GT(json["seconds"]["at_most"].get<double>(), json["seconds"]["at_least"].get<double>());
+  EXPECT_GT(json["seconds"]["at_least"].get<double>(), 0);
+  for (const auto* what : {"verdict", "test", "what is kept of the source"})
+    EXPECT_GT(json["seconds_beside_phases"][what].get<double>(), 0) << what;
+  EXPECT_TRUE(json["memory"]["fits"]);
+  EXPECT_TRUE(json["memory"]["sentence"].get<std::string>().starts_with("It fits: ")) << json["memory"];
+  EXPECT_GT(json["disk_bytes"].get<int64_t>(), 0);
   EXPECT_FALSE(std::filesystem::exists(scratch / "run"));
+
+  arguments.erase(std::find(arguments.begin(), arguments.end(), "--json"));
+  const auto told = graft(arguments);
+  ASSERT_EQ(told.code, 0) << told.err;
+  for (const auto* words : {"adapt", "unfreeze 2", "It fits: ", "disk: ", "time from "})
+    EXPECT_NE(told.out.find(words), std::string::npos) << words << "\n" << told.out;
+}
+
+TEST(Run, DryRunOfAnAdaptationTellsItsPhases) {
+  const Scratch scratch;
+  tests::short_run(scratch, "run");
+  const std::vector<std::string> arguments{"adapt",    "--dry-run", "--source", (scratch / "source").string(),
+                                           "--corpus", (scratch / "corpus.txt").string(), "--out",
+                                           (scratch / "run").string(), "--set", "adapt.max_length=24",
+                                           "--set", "adapt.held_out_fraction=0.2"};
+  const auto told = graft(arguments);
+  ASSERT_EQ(told.code, 0) << told.err;
+  for (const auto* words : {"adapt", "s per epoch", "It fits: ", "time from "})
+    EXPECT_NE(told.out.find(words), std::string::npos) << words << "\n" << told.out;
+  auto json = arguments;
+  json.push_back("--json");
+  const auto plan = Json::parse(graft(json).out);
+  EXPECT_EQ(plan["phases"].size(), 1u);
+  EXPECT_GT(plan["phases"][0]["seconds_per_epoch"].get<double>(), 0);
+  EXPECT_FALSE(std::filesystem::exists(scratch / "run"));
+}
+
+TEST(Run, DryRunOfWhatDoesNotFitSaysSoAndTrainsNothing) {
+  const Scratch scratch;
+  auto arguments = tests::short_run(scratch, "run");
+  arguments.push_back("--dry-run");
+  const auto plan = graft(arguments, "", {"GRAFT_TEST_MEMORY=1000"});
+  ASSERT_EQ(plan.code, 0) << plan.err;
+  const auto json = Json::parse(plan.out);
+  EXPECT_FALSE(json["memory"]["fits"]);
+  EXPECT_FALSE(json.contains("seconds"));
+  EXPECT_FALSE(json["phases"][0].contains("seconds_per_epoch"));
+  EXPECT_TRUE(json["memory"]["sentence"].get<std::string>().starts_with("It does not fit: ")) << json["memory"];
+}
+
+TEST(Run, DryRunWithAdaptersPlansAdapters) {
+  const Scratch scratch;
+  auto arguments = with(with(tests::short_run(scratch, "run"), "lora.rank=2"), "lora.targets=[\"query\"]");
+  arguments.push_back("--dry-run");
+  const auto plan = graft(arguments);
+  ASSERT_EQ(plan.code, 0) << plan.err;
+  const auto json = Json::parse(plan.out);
+  const auto head = json["phases"][1]["trainable_parameters"].get<int64_t>();
+  EXPECT_EQ(json["phases"][2]["trainable_parameters"].get<int64_t>() - head, 2 * (32 + 32)) << "A and B of one layer";
 }
 
 }  // namespace
