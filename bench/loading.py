@@ -8,12 +8,13 @@ transformers by a sum. Memory is anonymous, and with the pages of mapped files; 
 transformers, of from_pretrained alone. graft answers three tokens by `graft forward`.
 """
 import argparse
+import array
 import json
 import pathlib
+import random
 import statistics
 import struct
 import subprocess
-import sys
 import threading
 import time
 
@@ -41,8 +42,6 @@ def shapes(layers):
 
 def write_model(folder, megabytes):
     """Weights of about 0.02 drawn from one block of random bytes, so that writing takes seconds."""
-    import array
-    import random
     folder.mkdir(parents=True, exist_ok=True)
     layers = max(1, round((megabytes * 1e6 / 4 - 32000 * 1024) / (4 * 1024 * 1024 + 3 * 4096 * 1024)))
     (folder / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": layers}))
