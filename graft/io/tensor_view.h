@@ -9,8 +9,6 @@
 
 namespace graft::io {
 
-class MappedFile;
-
 enum class DType { f64, f32, f16, bf16, i64, i32, i16, i8, u8, boolean };
 
 /// Bytes of one element.
@@ -24,7 +22,6 @@ struct TensorView {
   std::vector<int64_t> strides;       // in elements; row-major for safetensors
   const char* data = nullptr;         // address of element [0, 0, ...]; not necessarily aligned
   std::shared_ptr<const void> owner;  // keeps the mapping alive
-  const MappedFile* file = nullptr;   // the owner, where no other tensor of it has these bytes
   const void* storage = nullptr;      // equal for tensors that share memory (tied weights in .bin files)
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 
 #include "graft/core/error.h"
 #include "graft/io/file.h"
@@ -52,6 +53,7 @@ struct Loader {
   const Architecture& architecture;
   std::string where;
   bool fresh_head, keep_head;
+  const MappedFiles& mapped;
   torch::OrderedDict<std::string, Tensor> targets;
   LoadReport report = {};
   std::vector<std::string> unused = {}, misshapen = {};
@@ -60,11 +62,16 @@ struct Loader {
   bool is_head(const std::string& key) const { return model.group_of(key) == "head"; }
 
   Tensor value_of(const std::string& name, const io::TensorView& view, torch::Dtype wanted) {
-    if (!view.file || scalar_type(view.dtype) != wanted || !is_aligned(view) || io::element_count(view.shape) == 0)
+    const auto file = std::find_if(mapped.begin(), mapped.end(), [&](const auto& one) {
+      const auto* begin = one->bytes().data();
+      return std::less_equal<>()(begin, view.data) && std::less<>()(view.data, begin + one->bytes().size());
+    });
+    if (file == mapped.end() || scalar_type(view.dtype) != wanted || !is_aligned(view) || view.shape.empty() ||
+        io::element_count(view.shape) == 0)
       return to_tensor(name, view).to(wanted);
-    auto& mapping = mappings[view.file];
-    if (!mapping) mapping = view.file->writable_copy();
-    const auto tensor = torch::from_blob(mapping.get() + (view.data - view.file->bytes().data()), view.shape,
+    auto& mapping = mappings[file->get()];
+    if (!mapping) mapping = (*file)->writable_copy();
+    const auto tensor = torch::from_blob(mapping.get() + (view.data - (*file)->bytes().data()), view.shape,
                                          [mapping](void*) {}, wanted);
     if (tensor.is_floating_point()) check_finite(name, tensor);
     return tensor;
@@ -209,8 +216,8 @@ io::TensorMap to_views(const std::map<std::string, Tensor>& tensors) {
 }
 
 LoadReport load_weights(Model& model, const Architecture& architecture, const io::TensorMap& tensors,
-                        const std::string& where, bool fresh_head, bool keep_head) {
-  Loader loader{model, architecture, where, fresh_head, keep_head, model.parameters_by_key()};
+                        const std::string& where, bool fresh_head, bool keep_head, const MappedFiles& mapped) {
+  Loader loader{model, architecture, where, fresh_head, keep_head, mapped, model.parameters_by_key()};
   for (const auto& item : model.buffers_by_key()) loader.targets.insert(item.key(), item.value());
 
   for (const auto& [key, view] : tensors) {

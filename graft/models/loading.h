@@ -25,14 +25,18 @@ struct LoadReport {
   std::vector<std::string> dropped;                // keys that a rule dropped
 };
 
-/// Gives the model's parameters and buffers the file's values, in the type that they have in the model. Tensors that
-/// safetensors holds in that type are not copied: the parameter becomes a view of a mapping of the file
+/// Files of which tensors may become parameters as they lie there; each tensor has bytes of its own.
+using MappedFiles = std::vector<std::shared_ptr<const io::MappedFile>>;
+
+/// Gives the model's parameters and buffers the file's values, in the type that they have in the model. Tensors that a
+/// file of `mapped` holds in that type are not copied: the parameter becomes a view of a mapping of the file
 /// (MappedFile::writable_copy, one for this model), whose pages are the file's until they are trained. Others are converted
 /// one after another.
 /// `fresh_head`: parameters of the head that are missing, or have another shape in the file, keep their fresh values.
 /// `keep_head` false: so does all of the head but what was pretrained with the backbone (a pooler under its prefix).
 /// Throws Kind::model naming `where`: missing and unused tensors with shapes, a tied alias that differs, NaN.
 LoadReport load_weights(Model& model, const Architecture& architecture, const io::TensorMap& tensors,
-                        const std::string& where, bool fresh_head, bool keep_head = true);
+                        const std::string& where, bool fresh_head, bool keep_head = true,
+                        const MappedFiles& mapped = {});
 
 }  // namespace graft::models

@@ -94,7 +94,7 @@ Loaded load(const Source& source, const Task& task, uint64_t seed, bool keep_hea
     loaded.model = create(source, task);
     keep_weights_as(*loaded.model, weights, false);
     loaded.report = load_weights(*loaded.model, *source.architecture, source.checkpoint.tensors, source.folder.string(),
-                                 true, keep_head);
+                                 true, keep_head, source.checkpoint.mapped);
     auto parameters = loaded.model->parameters_by_key();
     for (const auto& key : loaded.report.fresh)
       if (const auto* parameter = parameters.find(key)) values.draw(*parameter);

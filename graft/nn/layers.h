@@ -3,7 +3,7 @@
 // The C++ frontend has no hooks; without this seam both would touch every architecture.
 //
 // Fresh parameters follow transformers: weights N(0, 0.02), biases 0, norms 1 and 0, the padding row 0.
-// They draw from the default generator; the caller seeds it, and may put it off (fresh.h).
+// They draw from the default generator; the caller seeds it.
 #pragma once
 
 #include <torch/nn/module.h>
