@@ -311,9 +311,10 @@ struct Planner {
   /// What all phases share: verdict, and seconds where it fits.
   void conclude(Section& section, const std::string& what) {
     const auto verdict = memory_verdict(section.memory, section.choices(), room);
-    fits = fits && verdict.at("fits").get<bool>();
+    const bool it_fits = verdict.at("fits").get<bool>();
+    fits = fits && it_fits;
     const auto needed = verdict.at("needed_bytes").get<int64_t>();
-    if (!plan.contains("memory") || needed > plan["memory"]["needed_bytes"].get<int64_t>() || !verdict["fits"])
+    if (!plan.contains("memory") || needed > plan["memory"]["needed_bytes"].get<int64_t>() || !it_fits)
       plan["memory"] = verdict;
     for (size_t i = 0; i < section.phases.size(); ++i) {
       const auto& phase = section.phases[i];
@@ -322,7 +323,7 @@ struct Planner {
       Json row{{"phase", phase.name},
                {"epochs", phase.most_epochs},
                {"trainable_parameters", section.trainable_parameters()}};
-      if (verdict["fits"]) {
+      if (it_fits) {
         progress.step("timing " + what, static_cast<int64_t>(i), static_cast<int64_t>(section.phases.size()));
         const auto seconds = section.epoch_seconds(phase, shape);
         row["seconds_per_epoch"] = seconds;
@@ -478,7 +479,7 @@ struct Planner {
       phase.stored = phase.stored && frozen_part;
     }
     double per_row = 0;
-    if (loads && memory_verdict(section.memory, section.choices(), room)["fits"]) {
+    if (loads && memory_verdict(section.memory, section.choices(), room).at("fits").get<bool>()) {
       model.unfreeze_only(model.all_groups());
       model.eval();
       const torch::NoGradGuard no_grad;
