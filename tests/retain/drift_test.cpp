@@ -46,7 +46,7 @@ TEST_P(Probe, WithAnotherModelsBlocksSeesWhatThatModelSees) {
       if (probe.model->group_of(item.key()) == "head") {
         EXPECT_TRUE(same(item.value(), before.at(item.key()))) << item.key();
       }
-    const auto& first = probe.model->parameters_by_key().front();
+    const auto first = probe.model->parameters_by_key().front();
     EXPECT_EQ(first.value().data_ptr(), model.model->parameters_by_key()[first.key()].data_ptr()) << "not a copy";
   }
   for (const auto& [key, value] : tensors_of(*probe.model)) EXPECT_TRUE(same(value, own.at(key))) << key;

@@ -18,7 +18,7 @@ using namespace tests;
 using torch::kBFloat16;
 using torch::kFloat32;
 
-Tensor half(const Tensor& values) { return values.to(kBFloat16).requires_grad_(); }
+Tensor half(const Tensor& values) { return values.to(kBFloat16, false, /*copy=*/true).requires_grad_(); }
 
 // ---- the optimizer
 
