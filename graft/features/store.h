@@ -23,8 +23,10 @@ class Store {
   models::Activations read(const std::vector<int64_t>& examples, torch::Device device) const;
   int64_t length(int64_t example) const;  // rows of the hidden states
   int64_t size() const;
+  const fs::path& path() const { return path_; }
 
  private:
+  fs::path path_;
   std::shared_ptr<const StoreFile> file_;
 };
 
@@ -61,8 +63,5 @@ CaptureResult capture(models::Model& model, const std::string& chain, const std:
 
 /// Examples in batches of at most `tokens` rows, sorted by length; a function of the lengths alone.
 std::vector<std::vector<int64_t>> batches_by_length(const Inputs& inputs, int64_t tokens);
-
-/// Removes all but the named files of a run's own folder.
-void prune(const fs::path& folder, const std::vector<std::string>& keep);
 
 }  // namespace graft::features

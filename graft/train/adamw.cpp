@@ -1,7 +1,7 @@
 #include "graft/train/adamw.h"
 
 #include <ATen/CPUGeneratorImpl.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <limits>
 
