@@ -4,8 +4,16 @@
 
 #include "graft/core/error.h"
 #include "graft/core/interrupt.h"
+#include "graft/io/tensor_view.h"
 
 namespace graft::retain {
+namespace {
+
+constexpr const char* kOtherSize =
+    "{} is {} in the source and {} in the tuned model: they are not of one size, so one was not made from the other, and "
+    "what it kept cannot be measured. Give the model that the tuned one was trained from.";
+
+}  // namespace
 
 double linear_cka(const Tensor& x, const Tensor& y) {
   const auto centred = [](const Tensor& t) {
@@ -69,15 +77,30 @@ double agreement(const Tensor& a, const Tensor& b) {
 
 void take_blocks(models::Model& probe, const models::Model& model, bool head) {
   const torch::NoGradGuard no_grad;
-  const auto take = [&](auto into, const auto& from) {
-    for (auto& item : into) {
-      if (!head && probe.group_of(item.key()) == "head") continue;
-      const auto* found = from.find(item.key());
-      if (found && found->sizes() == item.value().sizes()) item.value().copy_(*found);
-    }
+  const auto tensors = [](const models::Model& of) {
+    std::map<std::string, Tensor> all;
+    for (const auto& items : {of.parameters_by_key(), of.buffers_by_key()})
+      for (const auto& item : items) all[item.key()] = item.value();
+    return all;
   };
-  take(probe.parameters_by_key(), model.parameters_by_key());
-  take(probe.buffers_by_key(), model.buffers_by_key());
+  const auto into_all = tensors(probe), from_all = tensors(model);
+  const auto shape = [](const Tensor* t) { return t ? io::shape_text(t->sizes().vec()) : std::string("missing"); };
+  const auto find = [](const std::map<std::string, Tensor>& all, const std::string& key) {
+    const auto found = all.find(key);
+    return found == all.end() ? nullptr : &found->second;
+  };
+  std::vector<std::pair<Tensor, Tensor>> taken;  // all are looked at before one is changed
+  for (const auto& [key, into] : into_all) {
+    const bool of_head = probe.group_of(key) == "head";
+    if (!head && of_head) continue;
+    const auto* from = find(from_all, key);
+    const bool fits = from && from->sizes() == into.sizes();
+    GRAFT_CHECK(model, fits || of_head, kOtherSize, key, shape(&into), shape(from));
+    if (fits) taken.emplace_back(into, *from);
+  }
+  for (const auto& [key, from] : from_all)
+    GRAFT_CHECK(model, into_all.contains(key) || model.group_of(key) == "head", kOtherSize, key, "missing", shape(&from));
+  for (auto& [into, from] : taken) into.copy_(from);
 }
 
 }  // namespace graft::retain

@@ -26,7 +26,8 @@ Seen observe(models::Model& model, const features::Inputs& inputs, const std::ve
 double agreement(const Tensor& choices, const Tensor& others);
 
 /// Copies into `probe`, a model of the same family with a head of its own, what `model` has: blocks and, with `head`, its
-/// head too. The probe then judges what the model's blocks still know.
+/// head too. The probe then judges what the model's blocks still know. Throws Kind::model when a tensor of the blocks is
+/// missing or of another shape: the probe would be a mixture of two models, and its numbers nobody's.
 void take_blocks(models::Model& probe, const models::Model& model, bool head);
 
 }  // namespace graft::retain
