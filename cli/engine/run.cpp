@@ -37,6 +37,40 @@ void print_plan(const Json& plan) {
              plan["seconds"]["at_least"].get<double>(), plan["seconds"]["at_most"].get<double>());
 }
 
+/// Target gain against source loss, the way between source and result, and what the terms took.
+void print_retained(const Json& retained, const Json& finetune) {
+  const auto metric = finetune["metric"].get<std::string>();
+  const auto number = [](const Json& value) { return value.get<double>(); };
+  if (retained.contains("curve") && retained["curve"].size() > 1) {
+    fmt::print("\n{:<14}{:>6}{:>22}{:>10}{:>10}{:>10}\n", "phase", "epoch", "validation " + metric, "gain", "kept", "lost");
+    for (const auto& point : retained["curve"])
+      fmt::print("{:<14}{:>6}{:>22.4f}{:>+10.4f}{:>10.4f}{:>10.4f}\n", point["phase"].get<std::string>(),
+                 point["epoch"].get<int64_t>(), number(point[metric]), number(point["gain"]), number(point["kept"]),
+                 number(point["lost"]));
+  }
+  if (retained.contains("path")) {
+    fmt::print("\n{:<14}{:>28}{:>10}\n", "way", "validation " + metric, "kept");
+    for (const auto& point : retained["path"])
+      fmt::print("{:<14.1f}{:>28.4f}{:>10.4f}{}\n", number(point["share"]), number(point[metric]),
+                 run::kept(point["retained"]), point["share"] == retained["taken"]["share"] ? "  taken" : "");
+    fmt::print("{}\n", retained["taken"]["reason"].get<std::string>());
+    if (retained.contains("result"))
+      fmt::print("result        {}\n", run::retained_text(retained["result"], retained["source"]));
+  }
+  std::vector<std::string> costs;
+  if (finetune.contains("terms"))
+    for (const auto& [name, term] : finetune["terms"].items())
+      costs.push_back(fmt::format("{} {:.1f} s", name, number(term["seconds"])));
+  if (retained.contains("prepared"))
+    for (const auto& [name, part] : retained["prepared"].items())
+      costs.push_back(fmt::format("{} {:.1f} s",
+                                  name == "ewc"       ? "the source's Fisher"
+                                  : name == "carried" ? "the result's Fisher"
+                                                      : "the source's answers",
+                                  number(part["seconds"])));
+  if (!costs.empty()) fmt::print("\nkeeping took {}\n", fmt::join(costs, ", "));
+}
+
 void print_result(const Json& result) {
   if (result.contains("adapt")) {
     const auto& adapted = result["adapt"];
@@ -58,7 +92,7 @@ void print_result(const Json& result) {
                  phase["validation"].get<double>(),
                  phase["phase"] == "head" ? "" : fmt::format("{:+.4f}", phase["gain"].get<double>()),
                  phase["seconds"].get<double>());
-    if (result.contains("retained")) {
+    if (result.contains("retained") && result["retained"].contains("source")) {
       const auto& source = result["retained"]["source"];
       fmt::print("\nkept of the source{}\n",
                  source.contains("value") ? fmt::format(" ({} of {} examples, at first {:.4f})",
@@ -69,6 +103,7 @@ void print_result(const Json& result) {
         if (phase.contains("retained"))
           fmt::print("{:<14}{}\n", phase["phase"].get<std::string>(), run::retained_text(phase["retained"], source));
     }
+    if (result.contains("retained")) print_retained(result["retained"], f);
   }
   if (result.contains("test")) {
     fmt::print("\ntest ({} examples):", result["test"]["examples"].get<int64_t>());

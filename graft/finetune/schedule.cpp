@@ -214,6 +214,23 @@ struct Schedule::Machine {
       capture_split(chain.name, wanted, "training", *s.train.inputs, train_feed);
       capture_split(chain.name, wanted, "validation", *s.validation.inputs, validation_feed);
     }
+    for (const auto& beside : s.beside) capture_beside(beside, unfrozen, ahead);
+  }
+
+  /// Where fewer of them are drawn in all unfreezings than there are, each is computed when it is drawn.
+  void capture_beside(const Beside& beside, int64_t unfrozen, int64_t ahead) {
+    const auto drawn = beside.per_example * static_cast<double>(s.train.inputs->size() * s.options.unfreeze.epochs *
+                                                                max_units());
+    if (static_cast<double>(beside.inputs->size()) > drawn) return;
+    for (const auto& chain : s.model.chains) {
+      auto boundaries = boundaries_of(s.model, chain.name, units, unfrozen, std::min(unfrozen + ahead, max_units()));
+      // At the end stands another head, which may read other places.
+      std::erase_if(boundaries, [&](int64_t boundary) {
+        return boundary == static_cast<int64_t>(chain.blocks.size()) || beside.feed->stored(chain.name, boundary);
+      });
+      if (!boundaries.empty())
+        capture_split(chain.name, {boundaries.begin(), boundaries.end()}, "replayed", *beside.inputs, *beside.feed);
+    }
   }
 
   void tell(const std::string& event) {
@@ -250,6 +267,7 @@ struct Schedule::Machine {
   Json saved_state() const {
     Json json{{"machine", io::write_value(state)}, {"result", result}};
     if (phase) json["phase"] = phase->state_json();
+    for (const auto& term : s.terms) json["terms"].push_back(term->state());
     return json;
   }
 
@@ -330,6 +348,7 @@ struct Schedule::Machine {
       auto entry = epoch;
       entry["phase"] = phase->plan().name;
       hooks.journal("epoch", entry);
+      if (state.stage != "head") watch(epoch["epoch"], epoch[metric]);
       if (quiet_epochs) return save_epoch(before, started);
       hooks.progress->line(fmt::format("{}, epoch {}/{}: loss {:.4f}, validation {} {:.4f}{}", title,
                                        epoch["epoch"].get<int64_t>(), phase->plan().epochs, epoch["loss"].get<double>(),
@@ -344,7 +363,17 @@ struct Schedule::Machine {
       throw;
     }
     state.phase_seconds = before + seconds_since(started);
+    for (const auto& row : phase->state().history)
+      if (row.contains("terms"))
+        for (const auto& [name, term] : row["terms"].items()) {
+          auto& seconds = result["terms"][name]["seconds"];
+          seconds = (seconds.is_null() ? 0.0 : seconds.get<double>()) + term["seconds"].get<double>();
+        }
     phase->restore_best();
+  }
+
+  void watch(int64_t epoch, double validation) {
+    if (hooks.watched) hooks.watched({state.stage == "head" ? "head" : phase->plan().name, epoch, metric, validation});
   }
 
   /// Frozen means frozen: the hash of what `name` must not change, before it and after it.
@@ -491,7 +520,8 @@ struct Schedule::Machine {
                {"closed_form", best.closed_form},
                {"trials", trials.size()}});
     if (s.options.head.verdict && s.task != "causal_lm") judge();  // it asks whether features tell labels apart
-    best_head.clear();
+    if (!s.keep_head) best_head.clear();
+    watch(0, state.metric);
     state.stage = max_units() > 0 ? "unfreeze" : "full";
     save(true);
   }
@@ -705,6 +735,9 @@ struct Schedule::Machine {
     }
     put(statistics);
     put(weights);
+    if (const auto terms = json.find("terms"); terms != json.end())
+      for (size_t i = 0; i < std::min(s.terms.size(), terms->size()); ++i)
+        if (!(*terms)[i].is_null()) s.terms[i]->load_state((*terms)[i]);
     if (!state.in_phase) return;
     if (state.stage == "head") phase = head_phase(state.trial, train, validation, s.model, trial_name(state.trial));
     else if (state.stage == "unfreeze") phase = unfreeze_phase();
@@ -735,5 +768,6 @@ Schedule::~Schedule() = default;
 void Schedule::resume(const Json& state, const Tensors& tensors) { machine_->resume(state, tensors); }
 void Schedule::run() { machine_->run(); }
 const Json& Schedule::result() const { return machine_->result; }
+const Tensors& Schedule::head_alone() const { return machine_->best_head; }
 
 }  // namespace graft::finetune

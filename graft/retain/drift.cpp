@@ -4,8 +4,16 @@
 
 #include "graft/core/error.h"
 #include "graft/core/interrupt.h"
+#include "graft/io/tensor_view.h"
 
 namespace graft::retain {
+namespace {
+
+constexpr const char* kOtherSize =
+    "{} is {} in the source and {} in the tuned model: they are not of one size, so one was not made from the other, and "
+    "what it kept cannot be measured. Give the model that the tuned one was trained from.";
+
+}  // namespace
 
 double linear_cka(const Tensor& x, const Tensor& y) {
   const auto centred = [](const Tensor& t) {
@@ -71,16 +79,26 @@ namespace {
 
 /// Pairs of what stands for the same in both models: (the probe's, the model's).
 std::vector<std::pair<Tensor, Tensor>> shared(const models::Model& probe, const models::Model& model, bool head) {
-  std::vector<std::pair<Tensor, Tensor>> pairs;
-  const auto match = [&](const auto& all, const auto& others) {
-    for (const auto& item : all) {
-      if (!head && probe.group_of(item.key()) == "head") continue;
-      const auto* found = others.find(item.key());
-      if (found && found->sizes() == item.value().sizes()) pairs.emplace_back(item.value(), *found);
-    }
+  const auto tensors = [](const models::Model& of) {
+    std::map<std::string, Tensor> all;
+    for (const auto& items : {of.parameters_by_key(), of.buffers_by_key()})
+      for (const auto& item : items) all[item.key()] = item.value();
+    return all;
   };
-  match(probe.parameters_by_key(), model.parameters_by_key());
-  match(probe.buffers_by_key(), model.buffers_by_key());
+  const auto mine = tensors(probe), theirs = tensors(model);
+  const auto shape = [](const Tensor* t) { return t ? io::shape_text(t->sizes().vec()) : std::string("missing"); };
+  std::vector<std::pair<Tensor, Tensor>> pairs;
+  for (const auto& [key, tensor] : mine) {
+    const bool of_head = probe.group_of(key) == "head";
+    if (!head && of_head) continue;
+    const auto found = theirs.find(key);
+    const auto* other = found == theirs.end() ? nullptr : &found->second;
+    const bool fits = other && other->sizes() == tensor.sizes();
+    GRAFT_CHECK(model, fits || of_head, kOtherSize, key, shape(&tensor), shape(other));
+    if (fits) pairs.emplace_back(tensor, *other);
+  }
+  for (const auto& [key, tensor] : theirs)
+    GRAFT_CHECK(model, mine.contains(key) || model.group_of(key) == "head", kOtherSize, key, "missing", shape(&tensor));
   return pairs;
 }
 

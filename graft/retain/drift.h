@@ -30,6 +30,8 @@ double agreement(const Tensor& choices, const Tensor& others);
 /// weights are back.
 class BorrowedBlocks {
  public:
+  /// Throws Kind::model when a tensor of the blocks is missing or of another shape: the probe would be a mixture of two
+  /// models, and its numbers nobody's.
   BorrowedBlocks(models::Model& probe, const models::Model& model, bool head);
   ~BorrowedBlocks();
   BorrowedBlocks(const BorrowedBlocks&) = delete;

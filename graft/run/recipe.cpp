@@ -157,6 +157,10 @@ void check_retain(const Recipe& r, Checks& c, std::vector<std::string>& mistakes
   if (r.lora.rank > 0 && (k.interpolate || k.max_forgetting >= 0))
     mistakes.push_back(
         "retain.interpolate and retain.max_forgetting: go along the weights, which lora.rank leaves alone");
+  c.at_least("retain.strengthen_by", 1, k.strengthen_by);
+  for (const auto& name : k.strengthened)
+    c.one_of("retain.strengthened", name, {"ewc", "l2sp", "lwf", "replay"});
+  c.expect(k.ewc.decay >= 0 && k.ewc.decay <= 1, "retain.ewc.decay", "from 0 to 1", k.ewc.decay);
   c.at_least("retain.ewc.strength", 0, k.ewc.strength);
   c.at_least("retain.ewc.examples", 1, k.ewc.examples);
   c.one_of("retain.ewc.labels", k.ewc.labels, {"auto", "given", "own"});
@@ -164,6 +168,14 @@ void check_retain(const Recipe& r, Checks& c, std::vector<std::string>& mistakes
   c.positive("retain.lwf.temperature", k.lwf.temperature);
   c.fraction("retain.replay.fraction", k.replay.fraction);
   c.at_least("retain.replay.size", 0, k.replay.size);
+  c.at_least("retain.replay.logits", 0, k.replay.logits);
+  c.one_of("retain.replay.buffer", k.replay.buffer, {"all", "reservoir", "balanced", "herding"});
+  if (k.replay.buffer == "all" && k.replay.size > 0)
+    mistakes.push_back(
+        "retain.replay.size: leaves examples out, and retain.replay.buffer = \"all\" keeps them; give one of them");
+  if ((k.replay.buffer == "reservoir" || k.replay.buffer == "herding") && k.replay.size == 0)
+    mistakes.push_back(fmt::format("retain.replay.size: is missing; {} chooses so many source examples",
+                                   k.replay.buffer));
   const auto wants_data = [&](bool wanted, const char* what) {
     if (wanted && !k.has_source_data())
       mistakes.push_back(

@@ -24,6 +24,15 @@ struct Timed {
   std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
 };
 
+/// Adds to `seconds` a term's own part of the backward pass. What was computed last goes back first, so all of it lies
+/// between the gradient's coming to the term's value and its coming to the loss before that.
+void time_backward(const Tensor& value, const Tensor& before, double& seconds) {
+  if (!value.requires_grad() || !before.requires_grad()) return;
+  const auto timed = std::make_shared<std::optional<Timed>>();
+  value.register_hook([timed, &seconds](const Tensor&) { timed->emplace(seconds); });
+  before.register_hook([timed](const Tensor&) { timed->reset(); });
+}
+
 }  // namespace
 
 Phase::Phase(models::Model& model, PhasePlan plan, const TrainOptions& options, const Stream& train,
@@ -88,7 +97,10 @@ void Phase::run(const PhaseHooks& hooks) {
       const double position =
           static_cast<double>(state_.epoch * steps + state_.step + 1) / static_cast<double>(plan_.epochs * steps + 1);
       if (state_.step + 1 < steps) train_.expect(batches[state_.step + 1], epoch);
-      train_step(batches[state_.step], position, steps);
+      {
+        const Timed timed(step_seconds_);
+        train_step(batches[state_.step], position, steps);
+      }
       if (hooks.step_done)
         hooks.step_done(state_.epoch, state_.step + 1, steps,
                         state_.weight_sum > 0 ? state_.loss_sum / state_.weight_sum : 0,
@@ -121,6 +133,7 @@ void Phase::train_step(const std::vector<int64_t>& batch, double position, int64
         if (!value.defined()) continue;
         const auto share = value * (train_.weight(examples, epoch) / total);
         term_sums_[i] += share.item<double>();
+        time_backward(share, loss, term_seconds_[i]);
         loss = loss + share;
       }
     }
@@ -180,7 +193,9 @@ void Phase::finish_epoch(const PhaseHooks& hooks) {
            {"loss", state_.weight_sum > 0 ? state_.loss_sum / state_.weight_sum : 0.0},
            {"validation_loss", predictions.loss},
            {plan_.metric, value},
-           {"best", best}};
+           {"best", best},
+           {"seconds", step_seconds_}};
+  step_seconds_ = 0;
   for (size_t i = 0; i < terms_.size(); ++i) {
     row["terms"][terms_[i]->name()] = {{"value", term_sums_[i] / static_cast<double>(std::max<int64_t>(1, state_.step))},
                                        {"seconds", term_seconds_[i]}};
@@ -214,8 +229,9 @@ void Phase::restore_best() {
 Json Phase::state_json() const {
   auto json = io::write_value(state_);
   json["history"] = state_.history;
+  json["step_seconds"] = step_seconds_;
   for (size_t i = 0; i < terms_.size(); ++i)
-    json["terms"].push_back({{"state", terms_[i]->state()}, {"sum", term_sums_[i]}});
+    json["terms"].push_back({{"state", terms_[i]->state()}, {"sum", term_sums_[i]}, {"seconds", term_seconds_[i]}});
   return json;
 }
 
@@ -231,10 +247,13 @@ void Phase::resume(const Json& json, const std::map<std::string, Tensor>& tensor
   auto fields = json;
   state_.history = fields.value("history", Json::array());
   fields.erase("history");
+  step_seconds_ = fields.value("step_seconds", 0.0);
+  fields.erase("step_seconds");
   if (const auto terms = fields.find("terms"); terms != fields.end()) {
     for (size_t i = 0; i < std::min(terms_.size(), terms->size()); ++i) {
       if (const auto& state = (*terms)[i].at("state"); !state.is_null()) terms_[i]->load_state(state);
       term_sums_[i] = (*terms)[i].at("sum");
+      term_seconds_[i] = (*terms)[i].at("seconds");
     }
     fields.erase(terms);
   }

@@ -34,7 +34,7 @@ struct PhaseState {
   int64_t without_improvement = 0;
   double reference = 0;  // the metric that patience compares with
   bool done = false;
-  Json history = Json::array();  // {epoch, loss, validation, best, terms: name -> mean value, seconds}
+  Json history = Json::array();  // {epoch, loss, validation, best, terms: name -> mean value and seconds, seconds of the steps}
 
   template <class Visitor>
   void visit(Visitor&& field) {
@@ -92,6 +92,7 @@ class Phase {
   uint64_t seed_;
   std::vector<std::shared_ptr<LossTerm>> terms_;
   std::vector<double> term_sums_, term_seconds_;  // of the epoch in progress
+  double step_seconds_ = 0;                       // likewise
   AdamW optimizer_;
   PhaseState state_;
   std::map<std::string, Tensor> best_;

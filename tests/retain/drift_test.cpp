@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/fixtures.h"
 #include "tests/models/cases.h"
 
 namespace graft::retain {
@@ -24,6 +25,21 @@ TEST(Cka, ByHand) {
   EXPECT_NEAR(linear_cka(torch::tensor({{0.0f}, {2.0f}}), torch::tensor({{1.0f, 5.0f}, {3.0f, 5.0f}})), 1, 1e-9);
   // x = (-1, 0, 1), y = (1, -2, 1): uncorrelated.
   EXPECT_NEAR(linear_cka(torch::tensor({{-1.0f}, {0.0f}, {1.0f}}), torch::tensor({{1.0f}, {-2.0f}, {1.0f}})), 0, 1e-9);
+}
+
+TEST(BorrowedBlocks, OfAnotherSizeAreRefusedAndNothingIsTaken) {
+  Case model("bert_classification", 1), probe("bert_classification", 2);
+  const auto before = tensors_of(*probe.model);
+  const std::string key = "bert.encoder.layer.1.intermediate.dense.weight";
+  model.model->parameters_by_key()[key].set_data(torch::zeros({20, 16}));
+  EXPECT_EQ(message_of([&] { const BorrowedBlocks borrowed(*probe.model, *model.model, false); }),
+            key + " is [24, 16] in the source and [20, 16] in the tuned model: they are not of one size, so one was not "
+                  "made from the other, and what it kept cannot be measured. Give the model that the tuned one was "
+                  "trained from.");
+  for (const auto& [name, value] : tensors_of(*probe.model)) EXPECT_TRUE(same(value, before.at(name))) << name;
+  Case deeper("roberta_classification", 1);
+  EXPECT_NE(message_of([&] { const BorrowedBlocks borrowed(*probe.model, *deeper.model, false); }).find("and missing in the tuned model"),
+            std::string::npos);
 }
 
 class Probe : public testing::TestWithParam<std::string> {};
