@@ -7,6 +7,7 @@
 
 #include "graft/data/dataset.h"
 #include "graft/features/feed.h"
+#include "graft/features/part.h"
 #include "graft/features/text_inputs.h"
 #include "graft/finetune/options.h"
 #include "graft/models/source.h"
@@ -38,6 +39,7 @@ struct Setting {
   std::filesystem::path features_folder;
   uint64_t seed = 0;
   std::vector<std::shared_ptr<train::LossTerm>> terms;  // beside the task's loss, in every phase
+  std::optional<features::KnownPart> measured = {};  // training examples that were captured when the source was chosen
 };
 
 struct Hooks {
