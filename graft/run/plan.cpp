@@ -8,6 +8,7 @@
 #include "graft/features/feed.h"
 #include "graft/run/find_source.h"
 #include "graft/run/pipeline.h"
+#include "graft/run/selection.h"
 #include "graft/run/task_inputs.h"
 #include "graft/train/batches.h"
 #include "graft/train/phase.h"
@@ -53,6 +54,7 @@ double seconds_per_row(const std::vector<Batch>& batches, const train::Stream& s
 
 Json plan_recipe(const Recipe& recipe, Purpose purpose, report::Progress& progress) {
   at::set_num_threads(static_cast<int>(recipe.train.threads > 0 ? recipe.train.threads : available_cores()));
+  if (recipe.source == "auto") return plan_selection(recipe, progress);
   const auto origin = find_source(recipe.source, recipe.sources, progress);
   auto source = models::Source::open(origin.folder);
   source.name = origin.name;
@@ -141,8 +143,8 @@ Json plan_recipe(const Recipe& recipe, Purpose purpose, report::Progress& progre
   };
 
   const auto& f = recipe.finetune;
-  const auto trials = static_cast<int64_t>(f.head.learning_rates.size() * f.head.weight_decays.size()) +
-                      (f.head.closed_form ? 1 : 0);
+  const auto trials =
+      static_cast<int64_t>(f.head.learning_rates.size() * f.head.weight_decays.size()) + (f.head.closed_form ? 1 : 0);
   model.unfreeze_only({"head"});
   add("head", trials * f.head.epochs, trials * f.head.min_epochs, epoch(), capture);
   disk += static_cast<uint64_t>(stored(blocks));
