@@ -37,7 +37,8 @@ def main():
     data = cut_data(options.data, options.out, train=options.rows, validation=options.validation, test=options.test)
     corpus = options.out / f"corpus-{options.documents}.jsonl"
     head_of(options.data / "train.jsonl", options.documents, corpus)
-    results = Results(options.out / f"{data.name}.json", {"data": data.name, "documents": options.documents, "epochs": options.epochs})
+    results = Results(options.out / f"{data.name}.json", {"data": options.data, "model": options.model, "documents": options.documents,
+                                                             "epochs": options.epochs})
     for seed in range(options.seeds):
         for name, with_corpus in (("without", None), ("with", corpus)):
             def measured(name=name, with_corpus=with_corpus, seed=seed):

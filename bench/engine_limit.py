@@ -47,8 +47,9 @@ def main():
     operations = 6 * tokens * ((layers - 1) * full_block + keys_values)
     recipe = {"max_length": 128, "finetune.head.epochs": 1, "finetune.head.min_epochs": 1, "finetune.head.verdict": False,
               "finetune.head.learning_rates": [1e-3], "finetune.head.weight_decays": [0.01], "finetune.unfreeze.max_units": 0,
-              "finetune.full.when": "always", "finetune.full.epochs": 2, "finetune.full.patience": 0, "train.threads": threads()}
-    results = Results(options.out / f"{data.name}.json", {"recipe": recipe, "tokens": tokens, "operations": operations})
+              "finetune.full.when": "always", "finetune.full.epochs": 2, "finetune.full.patience": 0, "train.threads": threads(),
+              "retain.report": False}
+    results = Results(options.out / f"{data.name}.json", {"data": options.data, "model": options.model, "recipe": recipe, "tokens": tokens, "operations": operations})
     for i in range(options.repeats):
         def gemm():
             wait_for_quiet(options.allow_busy)

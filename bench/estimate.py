@@ -36,7 +36,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=3)
     options = checked(parser)
     data = cut_data(options.data, options.out, train=options.train, validation=options.validation, test=32)
-    results = Results(options.out / f"{options.data.name}-{data.name}.json", {"recipe": RECIPE, "data": data.name})
+    results = Results(options.out / f"{options.data.name}-{data.name}.json", {"recipe": RECIPE, "data": options.data, "model": options.model})
     for i in range(options.repeats):
         def measured(i=i):
             wait_for_quiet(options.allow_busy)

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Words per second of prediction and seconds from start to the first training step, graft beside transformers.
+"""Words per second, forward and in prediction, and seconds from start to the first training step, beside transformers.
 
 usage: forward_speed.py --data DIR [--texts 2000] [--repeats 3]
 
 One model, finetuned by graft, labels the same file on both sides, in float32 on the same number of threads. Each side
 runs on `--texts` texts and on the first 32 of them; words per second are those between the two, so that starting and
-loading do not count while reading, tokenizing and writing do. Sides take turns; medians of `--repeats`. The labels of
-both sides are compared. The first training step is that of the head on a frozen encoder, timed from the start of the
+loading do not count while reading, tokenizing and writing do. `forward` is the encoder alone: 64 texts as one padded batch
+of tensors, in and out, ten times, the median of these. Sides take turns; medians of `--repeats`. Labels and hidden states
+of both sides are compared. The first training step is that of the head on a frozen encoder, timed from the start of the
 process.
 """
 import json
@@ -16,9 +17,9 @@ import subprocess
 import time
 
 from side_by_side import (BENCH, GRAFT, Results, arguments, checked, cut_data, events, fresh, head_of, peer_python, run,
-                          say, settings, stop, threads, wait_for_quiet)
+                          result_of, say, settings, stop, threads, wait_for_quiet)
 
-FEW = 32
+FEW, BATCH = 32, 64
 
 
 def graft_predict(model, file):
@@ -27,6 +28,15 @@ def graft_predict(model, file):
 
 def peer_predict(model, file):
     return run([peer_python(), BENCH / "peers/forward.py", "predict", model, file])
+
+
+def graft_forward(model, tokens, place):
+    ran = run([GRAFT, "forward", "--model", model, "--inputs", tokens, "--outputs", place / "graft.safetensors", "--repeat", 11, "--json"])
+    return {"seconds": statistics.median(result_of(ran.output)["seconds"][1:])}
+
+
+def peer_forward(model, tokens, place):
+    return result_of(run([peer_python(), BENCH / "peers/forward.py", "forward", model, tokens, place / "graft.safetensors"]).output)
 
 
 def finetuned(source, data, folder):
@@ -81,9 +91,13 @@ def main():
     if words <= 0:
         stop(f"there are no more than {FEW} test texts; give --texts a larger number or more data")
     model = finetuned(options.model, data, options.out / "model-of-both")
-    results = Results(options.out / f"{data.name}.json", {"texts": options.texts, "repeats": options.repeats, "words": words})
+    results = Results(options.out / f"{data.name}.json", {"data": options.data, "model": options.model, "texts": options.texts, "repeats": options.repeats, "words": words})
     predict = {"graft": graft_predict, "peer": peer_predict}
     start = {"graft": graft_start, "peer": peer_start}
+    forward = {"graft": graft_forward, "peer": peer_forward}
+    batch, tokens = options.out / "batch.jsonl", options.out / "tokens.safetensors"
+    head_of(many, BATCH, batch)
+    run([peer_python(), BENCH / "peers/forward.py", "tokens", options.model, batch, tokens])
 
     def part(name, call):
         def measured():
@@ -101,6 +115,7 @@ def main():
         for side in options.sides if i % 2 == 0 else options.sides[::-1]:
             part(f"{side} predict {i}", lambda: labelled(side))
             part(f"{side} start {i}", lambda: start[side](options.model, data, options.out))
+            part(f"{side} forward {i}", lambda: forward[side](options.model, tokens, options.out))
 
     parts = results.json["parts"]
     for side in options.sides:
@@ -108,10 +123,12 @@ def main():
         seconds = statistics.median(one["all_seconds"] - one["few_seconds"] for one in runs)
         first = statistics.median(parts[f"{side} start {i}"] for i in range(options.repeats))
         speed = f"{words / seconds:10.0f}" if seconds > 0 else "   (too few texts)"
-        print(f"{side:6}{speed} words per second{first:10.2f} s to the first training step")
+        encoded = words_of(batch) / statistics.median(parts[f"{side} forward {i}"]["seconds"] for i in range(options.repeats))
+        print(f"{side:6}{encoded:10.0f} words per second forward{speed} in prediction{first:10.2f} s to the first training step")
     if len(options.sides) == 2:
         ours, theirs = (parts[f"{side} predict 0"]["labels"] for side in ("graft", "peer"))
         print(f"same label on both sides: {sum(a == b for a, b in zip(ours, theirs, strict=True))} of {len(ours)}")
+        print(f"hidden states differ by at most {parts['peer forward 1']['difference']:.1e} of the largest" if options.repeats > 1 else "")
     say(f"written to {results.path}")
 
 

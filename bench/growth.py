@@ -12,7 +12,8 @@ from side_by_side import GRAFT, Results, arguments, checked, events, fresh, head
 
 RECIPE = {"max_length": 64, "finetune.head.closed_form": False, "finetune.head.learning_rates": [1e-3], "finetune.head.weight_decays": [0.01],
           "finetune.head.epochs": 5, "finetune.head.min_epochs": 5, "finetune.head.patience": 0, "finetune.head.verdict": False,
-          "finetune.unfreeze.max_units": 1, "finetune.unfreeze.epochs": 1, "finetune.full.when": "never"}
+          "finetune.unfreeze.max_units": 1, "finetune.unfreeze.epochs": 1, "finetune.full.when": "never",
+          "retain.report": False}
 
 
 def data_of(source, place, rows):
@@ -30,7 +31,7 @@ def main():
     parser = arguments(__doc__, out="growth")
     parser.add_argument("--rows", type=int, default=284, help="training rows of the smallest (default 284)")
     options = checked(parser)
-    results = Results(options.out / f"{options.data.name}-{options.rows}.json", {"recipe": RECIPE, "rows": options.rows})
+    results = Results(options.out / f"{options.data.name}-{options.rows}.json", {"recipe": RECIPE, "rows": options.rows, "data": options.data, "model": options.model})
     for times in (1, 10, 100):
         def measured(times=times):
             data = data_of(options.data, options.out / f"data-{times}", options.rows * times)

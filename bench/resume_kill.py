@@ -1,119 +1,123 @@
+#!/usr/bin/env python3
 """Kills a short run with SIGKILL at random moments, resumes it, and compares the bytes with the unbroken run's.
 
-usage: resume_kill.py --source MODEL_FOLDER --data FOLDER [--kills 30] [--program build/graft]
+usage: resume_kill.py --data DIR [--model MODEL] [--kills 30] [--threads 1]
 
-Every second kill is at a random time; the others are inside the n-th write of the process (open, write, fsync, rename),
-which is where checkpoints, stores, journal and model are written. Compared: SHA-256 of model/model.safetensors and the
-journal without its time fields. Prints one JSON object; exit 1 when any run differs.
+A run of all stages on 128 texts (adapt, a sweep of the head, two unfreezings, full, export). Every second kill is at a
+random time; the others are inside the n-th write of the process (open, write, fsync, rename), which is where checkpoints,
+stores, journal and model are written. Compared: SHA-256 of model/model.safetensors and the journal without its time
+fields. Exit 1 when any run differs. Nothing is timed, so other programs may run beside it; only graft is measured.
 """
-import argparse
+import collections
 import hashlib
 import json
 import os
-import pathlib
 import random
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--source", required=True)
-parser.add_argument("--data", required=True, help="folder of train.jsonl and validation.jsonl with text and label")
-parser.add_argument("--kills", type=int, default=30)
-parser.add_argument("--program", default="build/graft")
-parser.add_argument("--seed", type=int, default=0)
-options = parser.parse_args()
+from side_by_side import GRAFT, Results, arguments, checked, fresh, settings, stop
 
-work = pathlib.Path(tempfile.mkdtemp(prefix="graft-kill-"))
-data, corpus = work / "data", work / "corpus.txt"
-data.mkdir()
-rows = [line for line in open(pathlib.Path(options.data) / "train.jsonl")][:200]
-(data / "train.jsonl").write_text("".join(rows[:128]))
-(data / "validation.jsonl").write_text("".join(rows[128:192]))
-(data / "test.jsonl").write_text("".join(rows[192:200]))
-corpus.write_text("".join(json.loads(row)["text"] + "\n" for row in rows[:128]))
-
-SETTINGS = ["adapt.epochs=2", "adapt.max_length=48", "finetune.head.epochs=3", "finetune.head.min_epochs=1", "finetune.head.learning_rates=[1e-3, 3e-3]",
-            "finetune.head.weight_decays=[0.01]", "finetune.unfreeze.max_units=2", "finetune.unfreeze.epochs=2",
-            "finetune.unfreeze.patience_units=0", "finetune.full.when=always", "finetune.full.epochs=2", "train.checkpoint_seconds=0"]
+RECIPE = {"adapt.epochs": 2, "adapt.max_length": 48, "finetune.head.epochs": 3, "finetune.head.min_epochs": 1,
+          "finetune.head.learning_rates": [1e-3, 3e-3], "finetune.head.weight_decays": [0.01], "finetune.unfreeze.max_units": 2,
+          "finetune.unfreeze.epochs": 2, "finetune.unfreeze.patience_units": 0, "finetune.full.when": "always",
+          "finetune.full.epochs": 2, "train.checkpoint_seconds": 0}
 
 
-def start(out, resume, environment=None):
-    command = [options.program, "run", "--quiet"]
-    if resume:
-        command += ["--resume", str(out)]
-    else:
-        command += ["--source", options.source, "--data", str(data), "--corpus", str(corpus), "--out", str(out)]
-        for setting in SETTINGS:
-            command += ["--set", setting]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})})
+def data_of(source, place):
+    rows = [line for line, _ in zip(open(source / "train.jsonl", encoding="utf-8"), range(200))]
+    place.mkdir(parents=True, exist_ok=True)
+    for split, some in (("train", rows[:128]), ("validation", rows[128:192]), ("test", rows[192:])):
+        (place / f"{split}.jsonl").write_text("".join(some), encoding="utf-8")
+    (place / "corpus.txt").write_text("".join(json.loads(row)["text"] + "\n" for row in rows[:128]), encoding="utf-8")
+    return place
 
 
 def without_times(value):
     if isinstance(value, dict):
-        return {k: without_times(v) for k, v in value.items() if k not in ("time", "seconds")}
-    return [without_times(v) for v in value] if isinstance(value, list) else value
+        return {key: without_times(item) for key, item in value.items() if key not in ("time", "seconds")}
+    return [without_times(item) for item in value] if isinstance(value, list) else value
 
 
-def fingerprint(out):
-    journal = [without_times(json.loads(line)) for line in open(out / "journal.jsonl")]
-    return (hashlib.sha256((out / "model/model.safetensors").read_bytes()).hexdigest(), json.dumps(journal))
+def fingerprint(run):
+    journal = json.dumps([without_times(json.loads(line)) for line in open(run / "journal.jsonl", encoding="utf-8")])
+    return [hashlib.sha256(content).hexdigest() for content in ((run / "model/model.safetensors").read_bytes(), journal.encode())]
 
 
-def stage(out):
+def place_in(run):
+    """The last thing that the journal tells of a killed run."""
     try:
-        return json.loads(open(out / "journal.jsonl").readlines()[-1])
+        last = json.loads(open(run / "journal.jsonl", encoding="utf-8").readlines()[-1])
+        return f"after {last['event']} {last.get('phase', '')}".strip()
     except (OSError, IndexError, ValueError):
-        return {"event": "nothing yet"}
+        return "before the first event"
 
 
-whole = work / "whole"
-began = time.time()
-process = start(whole, False)
-assert process.wait() == 0, process.stderr.read()
-seconds = time.time() - began
-expected = fingerprint(whole)
-repeated = work / "repeated"
-assert start(repeated, False).wait() == 0
-deterministic = fingerprint(repeated) == expected
+class Killing:
+    def __init__(self, options):
+        self.out, self.threads, self.model = options.out / "runs", options.threads, options.model
+        self.data = data_of(options.data, options.out / "data")
 
-chance = random.Random(options.seed)
-results = []
-for number in range(options.kills):
-    out = work / "run"
-    shutil.rmtree(out, ignore_errors=True)
-    if number % 2 == 0:
-        moment = chance.uniform(0.1, seconds)
-        process = start(out, False)
-        time.sleep(moment)
-        process.send_signal(signal.SIGKILL)
-        how = f"after {moment:.2f} s"
-    else:
-        operation = chance.randint(1, 900)
-        process = start(out, False, {"GRAFT_TEST_FAULT": f"kill:{operation}"})
-        how = f"in write operation {operation}"
-    code = process.wait()
-    at = stage(out)
-    resumes = 0
-    if code != 0:
-        if not (out / "recipe.toml").exists():  # killed before the run existed
-            shutil.rmtree(out, ignore_errors=True)
-            resumed = start(out, False)
+    def start(self, run, fault=None):
+        if (run / "recipe.toml").exists():
+            command = [GRAFT, "run", "--quiet", "--resume", run]
+        else:  # not begun, or killed before it was a run
+            command = [GRAFT, "run", "--quiet", "--source", self.model, "--data", self.data, "--corpus", self.data / "corpus.txt",
+                       "--out", fresh(run), *settings({**RECIPE, "train.threads": self.threads})]
+        environment = {**os.environ, **({"GRAFT_TEST_FAULT": fault} if fault else {})}
+        return subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
+
+    def unbroken(self, name):
+        run, began = fresh(self.out / name), time.monotonic()
+        process = self.start(run)
+        error = process.communicate()[1]
+        if process.returncode:
+            stop(f"the unbroken run failed: {error}")
+        return {"seconds": time.monotonic() - began, "fingerprint": fingerprint(run)}
+
+    def killed(self, number, whole):
+        chance, run = random.Random(number), fresh(self.out / "killed")
+        if number % 2 == 0:
+            moment = chance.uniform(0.1, whole["seconds"])
+            process, how = self.start(run), f"after {moment:.2f} s"
+            time.sleep(moment)
+            process.send_signal(signal.SIGKILL)
         else:
-            resumed = start(out, True)
-        error = resumed.communicate()[1]
-        if resumed.returncode != 0:
-            results.append({"kill": how, "at": at.get("event"), "equal": False, "error": error[-500:]})
-            print(json.dumps(results[-1]), flush=True)
-            continue
-        resumes = 1
-    same = fingerprint(out) == expected
-    results.append({"kill": how, "survived": code == 0, "at": f"{at.get('event')} {at.get('phase', '')}".strip(), "equal": same, "resumes": resumes})
-    print(json.dumps(results[-1]), flush=True)
-killed = sum(1 for r in results if not r.get("survived"))
-equal = sum(1 for r in results if r["equal"])
-print(json.dumps({"unbroken_seconds": round(seconds, 2), "two_unbroken_runs_equal": deterministic, "runs": len(results), "killed": killed, "equal": equal}))
-shutil.rmtree(work, ignore_errors=True)
-raise SystemExit(0 if equal == len(results) and deterministic else 1)
+            operation = chance.randint(1, 900)
+            process, how = self.start(run, f"kill:{operation}"), f"in write operation {operation}"
+        survived = process.wait() == 0
+        part = {"kill": how, "survived": survived, "at": place_in(run), "equal": False}
+        if not survived:
+            resumed = self.start(run)
+            error = resumed.communicate()[1]
+            if resumed.returncode:
+                return {**part, "error": error[-500:]}
+        return {**part, "equal": fingerprint(run) == whole["fingerprint"]}
+
+
+def main():
+    parser = arguments(__doc__, out="resume-kill")
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--threads", type=int, default=1, help="of each run; resuming is exact on the same number (default 1)")
+    options = checked(parser)
+    results = Results(options.out / "results.json", {"data": options.data, "model": options.model, "threads": options.threads, "recipe": RECIPE})
+    killing = Killing(options)
+    whole = results.part("unbroken", lambda: killing.unbroken("whole"))
+    again = results.part("unbroken again", lambda: killing.unbroken("again"))
+    kills = [results.part(f"kill {number}", lambda: killing.killed(number, whole)) for number in range(options.kills)]
+    for kill in kills:
+        print(f"{'equal' if kill['equal'] else 'DIFFERS':8}killed {kill['kill']}, {kill['at']}" + ("" if not kill["survived"] else " (it had ended)"))
+    repeated = again["fingerprint"] == whole["fingerprint"]
+    killed, equal = sum(not kill["survived"] for kill in kills), sum(kill["equal"] for kill in kills)
+    print(f"two unbroken runs are {'equal' if repeated else 'NOT equal'}; {killed} of {len(kills)} runs were killed; {equal} of {len(kills)} ended "
+          "with the unbroken run's bytes")
+    where = collections.Counter(kill["at"] for kill in kills if not kill["survived"])
+    print("killed " + ", ".join(f"{times} {place}" for place, times in where.most_common()))
+    shutil.rmtree(killing.out / "killed", ignore_errors=True)
+    raise SystemExit(0 if repeated and equal == len(kills) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -116,8 +116,8 @@ def head_of(file, limit, target):
 
 
 def cut_data(data, place, **limits):
-    """A folder with the splits cut to their limits; one per set of limits."""
-    target = place / ("data-" + "-".join(str(limits.get(split, 0)) for split in ("train", "validation", "test")))
+    """A folder with the splits cut to their limits; one per data set and set of limits."""
+    target = place / "-".join([data.resolve().name, *(str(limits.get(split, 0)) for split in ("train", "validation", "test"))])
     target.mkdir(parents=True, exist_ok=True)
     for split in ("train", "validation", "test"):
         if not (data / f"{split}.jsonl").exists():
@@ -137,10 +137,13 @@ def result_of(output):
 
 
 class Results:
-    """Parts of a measurement in one JSON file, written after each; a part that is there is not measured again."""
+    """Parts of a measurement in one JSON file, written after each; a part that is there is not measured again.
+
+    `settings` hold all that the parts depend on: data and model too, for one file may not mix those of two."""
 
     def __init__(self, path, settings):
         self.path = path
+        settings = json.loads(json.dumps(settings, default=lambda value: str(value.resolve())))  # paths as text
         commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
         about = {"command": " ".join(sys.argv), "commit": commit, "cpu": cpu_name(), "threads": threads(), "settings": settings}
         if path.exists():
@@ -176,13 +179,14 @@ def fresh(folder):
 
 
 def arguments(description, **defaults):
-    """The options that all measurements have; `defaults` may give out=."""
+    """The options that all measurements have; `defaults` may give out= and more_sides=."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, required=True, help="folder with train, validation and test.jsonl")
     parser.add_argument("--model", type=pathlib.Path, default=MODEL, help="folder of the source model (default: MiniLM of scripts/demo_data.py)")
     parser.add_argument("--out", type=pathlib.Path, default=BENCH / "results" / defaults["out"], help="folder of results and runs")
     parser.add_argument("--allow-busy", action="store_true", help="measure beside other programs; times are then worthless")
-    parser.add_argument("--sides", nargs="+", choices=["graft", "peer"], default=["graft", "peer"], help="measure only one")
+    parser.add_argument("--sides", nargs="+", choices=["graft", "peer", *defaults.get("more_sides", [])], default=["graft", "peer"],
+                        help="measure only these")
     return parser
 
 

@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """One schedule on one task, by graft and by transformers' Trainer, side by side: accuracy and time per phase.
 
-usage: text_schedule.py --data DIR [--full] [--seeds 3] [--sides graft peer]
+usage: text_schedule.py --data DIR [--full] [--seeds 3] [--sides graft peer nostore]
+       text_schedule.py --data DIR --units 4 --epochs 10 5 3             a long schedule (half an hour)
+       text_schedule.py --data DIR --long 0.1 --units 0 --epochs 1 0 2   full fine-tuning on long-tailed lengths
 
 Head alone, then `--units` layers one after another from the last, then everything; `--epochs` says how long (5 5 2).
 AdamW, warm-up over a tenth, linear decay, gradients clipped at 1, batch 32. Each phase starts from the best weights, by validation accuracy, of the one
 before, and keeps them when no epoch is better. 1,500 training and 500 validation rows, or all by --full. Both sides
 read the same files, use the same number of threads and take turns; seconds of a phase include its evaluations and, for
-graft, computing the frozen blocks. The sweep of the head and the verdict are off, so that both do the same work.
+graft, computing the frozen blocks. The sweep of the head and the report on the source are off, so that both do the same
+work; the verdict, which the peer has not, is timed apart. `nostore` is graft computing frozen blocks in each step.
 `--long 0.1` joins texts of one label to documents of up to 512 tokens and makes a tenth of each split of them.
 Memory is the peak of anonymous and shared resident memory; mapped files apart.
 """
@@ -68,21 +71,25 @@ def recipe_of(schedule):
             "train.threads": threads(), "max_length": schedule["max_length"], "finetune.metric": "accuracy",
             "finetune.head.closed_form": False, "finetune.head.learning_rates": [HEAD], "finetune.head.weight_decays": [schedule["weight_decay"]],
             "finetune.head.epochs": head, "finetune.head.min_epochs": head, "finetune.head.patience": 0,
-            "finetune.head.verdict": False,
             "finetune.unfreeze.max_units": schedule["units"], "finetune.unfreeze.patience_units": 0,
             "finetune.unfreeze.epochs": epochs.get("unfreeze 1", 1), "features.units_ahead": schedule["units"],
             "finetune.unfreeze.learning_rate": UNFREEZE, "finetune.unfreeze.divisor": DIVISOR,
             "finetune.unfreeze.head_learning_rate": UNFREEZE,
             "finetune.full.when": "always" if full else "never", "finetune.full.epochs": max(1, full), "finetune.full.patience": 0,
-            "finetune.full.learning_rate": FULL}
+            "finetune.full.learning_rate": FULL, "retain.report": False}
 
 
-def graft_side(data, model, folder, schedule, seed):
+def graft_side(data, model, folder, schedule, seed, **more):
     output, seconds, peak = run([GRAFT, "run", "--source", model, "--data", data, "--out", fresh(folder), "--json", "--quiet",
-                                 *settings({"seed": seed, **recipe_of(schedule)})])
+                                 *settings({"seed": seed, **recipe_of(schedule), **more})])
     phases = [{"phase": event["phase"], "seconds": event["seconds"], "capture_seconds": event["capture"]["seconds"],
                "validation": event["validation"]} for event in events(folder, "phase_end")]
-    return {"phases": phases, "test": result_of(output)["test"]["accuracy"], "wall_seconds": seconds, "peak_bytes": peak}
+    return {"phases": phases, "test": result_of(output)["test"]["accuracy"], "wall_seconds": seconds, "peak_bytes": peak,
+            "verdict_seconds": next(event["seconds"] for event in events(folder, "verdict"))}
+
+
+def nostore_side(*given):
+    return graft_side(*given, **{"features.enabled": False})
 
 
 def peer_side(data, model, folder, schedule, seed):
@@ -94,43 +101,45 @@ def peer_side(data, model, folder, schedule, seed):
 
 def show(parts, schedule, seeds):
     """Both test accuracies over the seeds and, per phase, how many times graft's seconds go into the peer's."""
-    sides = {side: [parts[f"{side} {seed}"] for seed in range(seeds) if f"{side} {seed}" in parts] for side in ("graft", "peer")}
+    sides = {side: [parts[f"{side} {seed}"] for seed in range(seeds) if f"{side} {seed}" in parts] for side in ("graft", "nostore", "peer")}
     for side, measured in sides.items():
         tests = [part["test"] for part in measured]
         if tests:
             spread = f"standard deviation {statistics.stdev(tests):.4f}, {len(tests)} seeds" if len(tests) > 1 else "one seed"
-            print(f"{side:6} test accuracy {statistics.mean(tests):.4f} ({spread})")
+            print(f"{side:8}test accuracy {statistics.mean(tests):.4f} ({spread})")
     if not (sides["graft"] and sides["peer"]):
         return
-    print(f"{'phase':12}{'graft s':>10}{'peer s':>10}{'ratio':>8}")
     names = [phase["name"] for phase in schedule["phases"]]
-    frozen = [name for name in names if name != "full"]
-    for title, counted in [*((name, [name]) for name in names), ("phases 1, 2", frozen), ("all", names)]:
+    units = [name for name in names if name.startswith("unfreeze")]
+    print(f"{'phase':24}{'graft s':>10}{'peer s':>10}{'ratio':>8}{'bound':>8}")
+    for title, counted in [*((name, [name]) for name in names),
+                           *((f"head and {k} unfreezings", ["head", *units[:k]]) for k in range(2, len(units) + 1, 2)), ("all", names)]:
         ours, theirs = (statistics.median(sum(phase["seconds"] for phase in part["phases"] if phase["phase"] in counted)
                                           for part in sides[side]) for side in ("graft", "peer"))
-        print(f"{title:12}{ours:10.1f}{theirs:10.1f}{theirs / ours if ours else math.inf:8.2f}")
+        print(f"{title:24}{ours:10.1f}{theirs:10.1f}{theirs / ours if ours else math.inf:8.2f}{bound(schedule, counted):8.2f}")
     ours, theirs = (statistics.median(part["peak_bytes"] for part in sides[side]) / 1e6 for side in ("graft", "peer"))
-    print(f"{'peak MB':12}{ours:10.0f}{theirs:10.0f}{theirs / ours:8.2f}")
-    show_bounds(schedule)
+    print(f"{'peak MB':24}{ours:10.0f}{theirs:10.0f}{theirs / ours:8.2f}")
+    print(f"{'verdict, graft only':24}{statistics.median(part['verdict_seconds'] for part in sides['graft']):10.1f}")
 
 
-def show_bounds(schedule):
+def bound(schedule, counted):
     """What the store alone can give by arithmetic, against a peer that runs the whole encoder forward in each epoch: a
     phase of E epochs with F forward and B backward block passes an epoch costs the peer E (F + B) and graft, at best,
     its share of one capture pass F and E (trained blocks forward + backward). A backward pass counts as two forward
     ones; the last block counts where the head reads only its key and value projections (a sixth)."""
     layers, last = schedule["layers"], 1 / 6
-    capture_left = layers - 1 + last
+    ours = theirs = 0
     for phase in schedule["phases"]:
+        if phase["name"] not in counted:
+            continue
         unit = 0 if phase["name"] == "head" else layers if phase["name"] == "full" else int(phase["name"].split()[1])
-        backward = 2 * unit
-        peer = phase["epochs"] * (layers + backward)
-        ours = capture_left if unit == 0 else phase["epochs"] * 3 * (unit - 1 + last)
-        print(f"bound of {phase['name']:12}{peer / ours:8.1f}")
+        theirs += phase["epochs"] * (layers + 2 * unit)
+        ours += layers - 1 + last if unit == 0 else phase["epochs"] * 3 * (unit - 1 + last)
+    return theirs / ours
 
 
 def main():
-    parser = arguments(__doc__, out="text-schedule")
+    parser = arguments(__doc__, out="text-schedule", more_sides=["nostore"])
     parser.add_argument("--full", action="store_true", help="all training and validation rows")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--train", type=int, default=1500, help="training rows (default 1500)")
@@ -149,8 +158,8 @@ def main():
     schedule = schedule_of(options.model, options.epochs, options.units, 512 if options.long else SHARED["max_length"])
     if "peer" in options.sides:
         peer_python()
-    results = Results(options.out / f"{data.name}.json", {"schedule": schedule, "data": data.name})
-    measure = {"graft": graft_side, "peer": peer_side}
+    results = Results(options.out / f"{data.name}.json", {"schedule": schedule, "data": options.data, "model": options.model})
+    measure = {"graft": graft_side, "nostore": nostore_side, "peer": peer_side}
     for seed in range(options.seeds):
         for side in options.sides if seed % 2 == 0 else options.sides[::-1]:
             def measured(side=side, seed=seed):

@@ -4,7 +4,6 @@
 #include "graft/core/random.h"
 
 namespace graft::adapt {
-namespace F = torch::nn::functional;
 
 MaskRules::MaskRules(const data::Tokenizer& tokenizer, int64_t vocab_size, const AdaptOptions& options)
     : vocab_size(vocab_size), probability(options.mask_probability), whole_words(options.whole_words) {
@@ -103,8 +102,8 @@ train::Tensor MaskedLm::loss_sum(const train::Outputs& outputs, const std::vecto
   std::vector<int64_t> labels;
   for (const auto& one : masked(examples, epoch)) labels.insert(labels.end(), one.labels.begin(), one.labels.end());
   const auto logits = outputs.at("logits").to(torch::kFloat32);  // (masked, V)
-  return F::cross_entropy(logits, torch::tensor(labels, torch::kInt64).to(logits.device()),
-                          F::CrossEntropyFuncOptions().reduction(torch::kSum));
+  return at::cross_entropy_loss(logits, torch::tensor(labels, torch::kInt64).to(logits.device()), {},
+                                at::Reduction::Sum);
 }
 
 train::Predictions MaskedLm::predictions() const { return {.task = "masked_lm"}; }

@@ -27,11 +27,7 @@ CaptureResult capture_in_parts(models::Model& model, const std::string& chain, c
     if (!std::binary_search(known.examples.begin(), known.examples.end(), i)) others.push_back(i);
   const PartOfInputs part(inputs, known.examples, known.hash), rest(inputs, others);
   auto result = capture(model, chain, boundaries, reads, part, folder, options, progress);
-  auto left = options;
-  for (size_t i = 0; i < boundaries.size(); ++i)
-    if (result.stores[i])
-      left.budget_gb -= static_cast<double>(store_bytes(model, chain, boundaries[i], part, options)) / 1e9;
-  const auto second = capture(model, chain, boundaries, reads, rest, folder, left, progress);
+  const auto second = capture(model, chain, boundaries, reads, rest, folder, options, progress);
   for (size_t i = 0; i < boundaries.size(); ++i)
     if (result.stores[i] && second.stores[i])
       result.stores[i] = Store::joined(*result.stores[i], known.examples, *second.stores[i]);

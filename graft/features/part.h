@@ -30,8 +30,7 @@ struct KnownPart {
 };
 
 /// As capture(), the known part in batches of its own, the others in theirs: what is stored of the part is not computed
-/// again, and what is lost of it is computed as it was, so the values do not hang on which of the two happened. The budget
-/// is that of both.
+/// again, and what is lost of it is computed as it was, so the values do not hang on which of the two happened.
 CaptureResult capture_in_parts(models::Model& model, const std::string& chain, const std::vector<int64_t>& boundaries,
                                const models::Reads& reads, const Inputs& inputs, const KnownPart& known,
                                const fs::path& folder, const StoreOptions& options,

@@ -25,11 +25,15 @@ class Store {
   models::Activations read(const std::vector<int64_t>& examples, torch::Device device) const;
   int64_t length(int64_t example) const;  // rows of the hidden states
   int64_t size() const;
+  const fs::path& path() const { return path_; }
+  /// Of a joined one both files.
+  std::vector<fs::path> paths() const;
 
  private:
   /// The file that holds an example, and its place there.
   std::pair<const StoreFile*, int64_t> place(int64_t example) const;
 
+  fs::path path_, rest_path_;
   std::shared_ptr<const StoreFile> file_, rest_;       // `rest_`: of a joined one, else null
   std::vector<std::pair<bool, int64_t>> places_ = {};  // of a joined one: whether in `rest_`, and where
 };
@@ -68,8 +72,5 @@ CaptureResult capture(models::Model& model, const std::string& chain, const std:
 
 /// Examples in batches of at most `tokens` rows, sorted by length; a function of the lengths alone.
 std::vector<std::vector<int64_t>> batches_by_length(const Inputs& inputs, int64_t tokens);
-
-/// Removes all but the named files of a run's own folder.
-void prune(const fs::path& folder, const std::vector<std::string>& keep);
 
 }  // namespace graft::features

@@ -9,6 +9,7 @@
 #include "graft/finetune/closed_form.h"
 #include "graft/finetune/verdict.h"
 #include "graft/io/fields.h"
+#include "graft/io/file.h"
 #include "graft/train/batch_norm_statistics.h"
 
 namespace graft::finetune {
@@ -174,8 +175,18 @@ struct Schedule::Machine {
 
   std::set<std::string> trainable(int64_t unfrozen) const { return head_and(units, unfrozen); }
 
+  /// A run's own folder keeps no store that nothing will read again.
+  void drop_passed(int64_t unfrozen) {
+    if (!s.store.folder.empty()) return;
+    s.model.unfreeze_only(trainable(unfrozen));
+    for (const auto& chain : s.model.chains)
+      for (auto* feed : {&train_feed, &validation_feed})
+        for (const auto& file : feed->forget_beyond(chain.name, s.model.boundary(chain.name))) io::remove_all(file);
+  }
+
   /// Stores what crosses the boundaries that head training and the next unfreezings have, in one pass a split.
   void capture_for(int64_t unfrozen, int64_t ahead) {
+    drop_passed(unfrozen);
     for (const auto& chain : s.model.chains) {
       auto boundaries = boundaries_of(s.model, chain.name, units, unfrozen, std::min(unfrozen + ahead, max_units()));
       std::erase_if(boundaries, [&](int64_t boundary) { return validation_feed.stored(chain.name, boundary); });
@@ -490,7 +501,7 @@ struct Schedule::Machine {
       for (const auto& [inputs, target] :
            {std::pair<const features::Inputs*, features::Feed*>{&some.inputs, &feed}, {&judged.inputs, &judged_feed}}) {
         const auto captured = features::capture(
-            model, chain.name, {end}, model.head->reads(), *inputs, s.features_folder, s.store,
+            model, chain.name, {end}, model.head->reads(), *inputs, verdict_folder(), s.store,
             [&](int64_t done, int64_t total) { hooks.progress->step("verdict, " + name, done, total); });
         if (captured.stores[0]) target->use(chain.name, end, *captured.stores[0]);
       }
@@ -515,6 +526,11 @@ struct Schedule::Machine {
     return predictions;
   }
 
+  /// Stores of samples and of the random copy, which the verdict alone reads.
+  std::filesystem::path verdict_folder() const {
+    return s.store.folder.empty() ? s.features_folder / "verdict" : s.features_folder;
+  }
+
   void judge() {
     const auto started = std::chrono::steady_clock::now();
     const auto pick = [&](const Split& split, const char* purpose) {
@@ -532,6 +548,7 @@ struct Schedule::Machine {
         Supervised(s.model, none, s.task, s.label_names, some.targets, some.split.alignment.first_tokens).targets();
     auto verdict = finetune::verdict(metric, with_features, majority_predictions(targets, with_features), with_random,
                                      seed_of(s.seed, {"finetune", "verdict"}));
+    if (s.store.folder.empty()) io::remove_all(verdict_folder());
     verdict["seconds"] = seconds_since(started);
     hooks.journal("verdict", verdict);
     result["verdict"] = verdict;
@@ -638,6 +655,7 @@ struct Schedule::Machine {
     if (!state.in_phase) {
       if (full_is_due()) {
         hooks.progress->title("Phase 3: full fine-tuning");
+        drop_passed(static_cast<int64_t>(units.size()));
         phase = full_phase();
         state.in_phase = true;
         save(true);

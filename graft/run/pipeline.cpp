@@ -445,6 +445,8 @@ struct Runner {
     GRAFT_CHECK(usage, resume || !begun, kHoldsARun, folder.string(), folder.string());
     start();
     identity["threads"] = at::get_num_threads();
+    if (recipe.train.precision == "bfloat16" && !__builtin_cpu_supports("avx512bf16"))
+      progress.line("note: this processor has no bfloat16 arithmetic; bfloat16 is slower here than float32.");
     identity["source"] = io::checkpoint_hash(io::read_checkpoint(origin.folder));
     if (resume) load_checkpoint();
     check_identity();

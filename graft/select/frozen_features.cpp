@@ -1,6 +1,6 @@
 #include "graft/select/frozen_features.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 
