@@ -9,7 +9,24 @@
 namespace graft::cli {
 namespace {
 
+/// Where the source is measured first, its phases are known only then.
+void print_candidates(const Json& plan) {
+  double download = 0;
+  fmt::print("{} sources will be measured on your data, and the run goes on with the best\n\n{:<66}{:>14}\n",
+             plan["candidates"].size(), "source", "download MB");
+  for (const auto& item : plan["candidates"]) {
+    download += item["download_mb"].get<double>();
+    fmt::print("{:<66}{:>14}\n", item["source"].get<std::string>(),
+               item["here"].get<bool>() ? "here" : fmt::format("{:.0f}", item["download_mb"].get<double>()));
+  }
+  fmt::print(
+      "\n{:.0f} MB to download. `graft select` measures alone; with the source that it names, --dry-run tells phases "
+      "and time.\n",
+      download);
+}
+
 void print_plan(const Json& plan) {
+  if (plan.contains("candidates")) return print_candidates(plan);
   fmt::print("{}\n", plan["source"].get<std::string>());
   if (plan.contains("adapt"))
     for (const auto& item : plan["adapt"].items()) fmt::print("{} {}\n", item.value().dump(), item.key());
@@ -95,10 +112,10 @@ void print_result(const Json& result) {
     if (result.contains("retained") && result["retained"].contains("source")) {
       const auto& source = result["retained"]["source"];
       fmt::print("\nkept of the source{}\n",
-                 source.contains("value") ? fmt::format(" ({} of {} examples, at first {:.4f})",
-                                                        source["metric"].get<std::string>(),
-                                                        source["examples"].get<int64_t>(), source["value"].get<double>())
-                                          : " (measured on the new examples, without labels)");
+                 source.contains("value")
+                     ? fmt::format(" ({} of {} examples, at first {:.4f})", source["metric"].get<std::string>(),
+                                   source["examples"].get<int64_t>(), source["value"].get<double>())
+                     : " (measured on the new examples, without labels)");
       for (const auto& phase : f["phases"])
         if (phase.contains("retained"))
           fmt::print("{:<14}{}\n", phase["phase"].get<std::string>(), run::retained_text(phase["retained"], source));

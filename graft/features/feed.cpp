@@ -12,7 +12,8 @@ std::vector<fs::path> Feed::forget_beyond(const std::string& chain, int64_t boun
   std::vector<fs::path> files;
   std::erase_if(stores_, [&](const auto& item) {
     const bool passed = item.first.first == chain && item.first.second > boundary;
-    if (passed) files.push_back(item.second.path());
+    if (passed)
+      for (auto& file : item.second.paths()) files.push_back(std::move(file));
     return passed;
   });
   return files;

@@ -48,21 +48,48 @@ struct Column {
 
 Store::Store(const fs::path& file) : path_(file), file_(std::make_shared<StoreFile>(file)) {}
 
-int64_t Store::size() const { return file_->examples(); }
+Store Store::joined(const Store& part, const std::vector<int64_t>& of_part, const Store& rest) {
+  GRAFT_ASSERT(!part.rest_ && !rest.rest_ && part.size() == static_cast<int64_t>(of_part.size()));
+  auto store = part;
+  store.rest_ = rest.file_;
+  store.rest_path_ = rest.path_;
+  store.places_.reserve(static_cast<size_t>(part.size() + rest.size()));
+  for (int64_t in_part = 0, in_rest = 0; in_part + in_rest < part.size() + rest.size();) {
+    const bool of_rest = in_part == part.size() || of_part[in_part] != in_part + in_rest;
+    store.places_.emplace_back(of_rest, of_rest ? in_rest : in_part);
+    (of_rest ? in_rest : in_part) += 1;
+  }
+  return store;
+}
+
+std::vector<fs::path> Store::paths() const {
+  return rest_ ? std::vector<fs::path>{path_, rest_path_} : std::vector<fs::path>{path_};
+}
+
+std::pair<const StoreFile*, int64_t> Store::place(int64_t example) const {
+  if (!rest_) return {file_.get(), example};
+  const auto [of_rest, row] = places_[example];
+  return {of_rest ? rest_.get() : file_.get(), row};
+}
+
+int64_t Store::size() const { return rest_ ? static_cast<int64_t>(places_.size()) : file_->examples(); }
 
 int64_t Store::length(int64_t example) const {
-  const auto& starts = file_->parts.at("hidden").starts;
-  return starts[example + 1] - starts[example];
+  const auto [file, row] = place(example);
+  const auto& starts = file->parts.at("hidden").starts;
+  return starts[row + 1] - starts[row];
 }
 
 Activations Store::read(const std::vector<int64_t>& examples, torch::Device device) const {
   Activations x;
-  for (const auto& [name, part] : file_->parts) {
-    const auto& view = *part.view;
+  for (const auto& [name, first] : file_->parts) {
+    const auto& view = *first.view;
     Rows rows;
     int64_t total = 0;
     for (const auto example : examples) {
-      rows.lengths.push_back(part.starts[example + 1] - part.starts[example]);
+      const auto [file, row] = place(example);
+      const auto& starts = file->parts.at(name).starts;
+      rows.lengths.push_back(starts[row + 1] - starts[row]);
       total += rows.lengths.back();
     }
     auto shape = view.shape;
@@ -70,7 +97,8 @@ Activations Store::read(const std::vector<int64_t>& examples, torch::Device devi
     auto values = torch::empty(shape, models::scalar_type(view.dtype));
     auto* out = static_cast<char*>(values.data_ptr());
     for (const auto example : examples) {
-      const auto bytes = part.rows(example);
+      const auto [file, row] = place(example);
+      const auto bytes = file->parts.at(name).rows(row);
       out = std::copy(bytes.begin(), bytes.end(), out);
     }
     rows.values = values.is_floating_point() ? values.to(device, torch::kFloat32) : values.to(device);
@@ -428,6 +456,7 @@ CaptureResult capture(models::Model& model, const std::string& chain, const std:
     result.stores[missing[m].first] = Store(missing[m].second.file);
   }
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  result.computed = inputs.size();
   return result;
 }
 

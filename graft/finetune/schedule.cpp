@@ -76,25 +76,6 @@ data::Examples chosen(const data::Examples& all, const std::vector<int64_t>& exa
   return some;
 }
 
-struct ChosenInputs final : features::Inputs {
-  ChosenInputs(const features::Inputs& all, std::vector<int64_t> examples) : all(all), examples(std::move(examples)) {}
-  int64_t size() const override { return static_cast<int64_t>(examples.size()); }
-  int64_t length(int64_t i) const override { return all.length(examples[i]); }
-  models::Activations batch(const std::string& chain, const std::vector<int64_t>& some) const override {
-    std::vector<int64_t> mapped;
-    mapped.reserve(some.size());
-    for (const auto i : some) mapped.push_back(examples[i]);
-    return all.batch(chain, mapped);
-  }
-  std::string hash() const override {
-    std::string text = all.hash();
-    for (const auto i : examples) text += "," + std::to_string(i);
-    return text;
-  }
-  const features::Inputs& all;
-  std::vector<int64_t> examples;
-};
-
 /// A sample of a split, with everything that refers to it.
 struct SampledSplit {
   SampledSplit(const Split& all, const std::vector<int64_t>& examples)
@@ -103,7 +84,7 @@ struct SampledSplit {
     for (const auto i : examples) first_tokens.push_back((*all.alignment.first_tokens)[i]);
     split.alignment.first_tokens = &first_tokens;
   }
-  ChosenInputs inputs;
+  features::PartOfInputs inputs;
   data::Examples targets;
   data::Ragged<int32_t> first_tokens;
   Split split{&inputs, &targets};
@@ -239,12 +220,16 @@ struct Schedule::Machine {
 
   void capture_split(const std::string& chain, const std::vector<int64_t>& boundaries, const std::string& split,
                      const features::Inputs& inputs, features::Feed& feed) {
+    const auto reads = s.model.head->reads();
+    const auto progress = [&](int64_t done, int64_t total) {
+      tell("first_capture");
+      hooks.progress->step("computing the frozen blocks once, " + split, done, total);
+    };
+    const bool in_parts = s.measured && &inputs == s.train.inputs;
     const auto captured =
-        features::capture(s.model, chain, boundaries, s.model.head->reads(), inputs, s.features_folder, s.store,
-                          [&](int64_t done, int64_t total) {
-                            tell("first_capture");
-                            hooks.progress->step("computing the frozen blocks once, " + split, done, total);
-                          });
+        in_parts ? features::capture_in_parts(s.model, chain, boundaries, reads, inputs, *s.measured, s.features_folder,
+                                              s.store, progress)
+                 : features::capture(s.model, chain, boundaries, reads, inputs, s.features_folder, s.store, progress);
     for (size_t i = 0; i < boundaries.size(); ++i)
       if (captured.stores[i]) feed.use(chain, boundaries[i], *captured.stores[i]);
     for (const auto& note : captured.notes) hooks.progress->line("note: " + note);
@@ -252,8 +237,11 @@ struct Schedule::Machine {
       hooks.progress->line(fmt::format("stored as {}: off by at most {:.1e} of the largest value", s.store.precision,
                                        captured.rounding));
     if (captured.seconds > 0)
-      hooks.progress->line(fmt::format("frozen blocks computed once for {} {} examples: {:.1f} s", inputs.size(), split,
-                                       captured.seconds));
+      hooks.progress->line(fmt::format("frozen blocks computed once for {} {} examples: {:.1f} s",
+                                       captured.computed < inputs.size()
+                                           ? fmt::format("{} of {}", captured.computed, inputs.size())
+                                           : std::to_string(inputs.size()),
+                                       split, captured.seconds));
     capture_seconds += captured.seconds;
   }
 

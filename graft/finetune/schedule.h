@@ -7,6 +7,7 @@
 
 #include "graft/data/dataset.h"
 #include "graft/features/feed.h"
+#include "graft/features/part.h"
 #include "graft/features/text_inputs.h"
 #include "graft/finetune/options.h"
 #include "graft/models/source.h"
@@ -47,6 +48,7 @@ struct Setting {
   std::vector<std::shared_ptr<train::LossTerm>> terms;  // beside the task's loss, in every phase
   std::vector<Beside> beside;
   bool keep_head = false;  // head_alone() is wanted
+  std::optional<features::KnownPart> measured = {};  // training examples that were captured when the source was chosen
 };
 
 /// Where an epoch of a phase in which blocks learn has ended; epoch 0 of "head": where the head phase has left the model.

@@ -218,6 +218,8 @@ struct Runner {
     setting.store = recipe.features;
     setting.features_folder = recipe.features.folder.empty() ? folder / "features" : fs::path(recipe.features.folder);
     setting.seed = recipe.seed;
+    if (!adapted && results.contains("select"))
+      setting.measured = measured_part(results["select"], recipe, dataset, train);
     const auto knowledge = source_knowledge();
     // The same labels in the same order: the model goes on with the source's own head.
     const bool same_head = knowledge && knowledge->task().kind == task.kind && loaded.report.fresh.empty();

@@ -17,6 +17,7 @@
 #include "graft/run/find_source.h"
 #include "graft/run/memory.h"
 #include "graft/run/pipeline.h"
+#include "graft/run/selection.h"
 #include "graft/run/task_inputs.h"
 #include "graft/train/allocations.h"
 #include "graft/train/batches.h"
@@ -586,6 +587,7 @@ struct Planner {
 
 Json plan_recipe(const Recipe& recipe, Purpose purpose, report::Progress& progress) {
   at::set_num_threads(static_cast<int>(recipe.train.threads > 0 ? recipe.train.threads : available_cores()));
+  if (recipe.source == "auto") return plan_selection(recipe, progress);
   // As a run has it: some operations have slower kernels then.
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
   at::globalContext().setDeterministicFillUninitializedMemory(false);

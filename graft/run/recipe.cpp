@@ -255,6 +255,7 @@ Recipe read_recipe(Json json, const std::vector<std::string>& set, Purpose purpo
     check_finetune(recipe, checks);
     checks.at_least("select.sample", 50, recipe.select.sample);
     checks.at_least("select.max_mb", 0, recipe.select.max_mb);
+    checks.at_least("select.seconds", 0, recipe.select.seconds);
     check_retain(recipe, checks, mistakes);
   }
   if (purpose == Purpose::adapt && recipe.source == "auto")
