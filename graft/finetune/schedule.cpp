@@ -126,6 +126,12 @@ std::vector<std::string> unfreezing_order(const models::Model& model, const Unfr
   return units;
 }
 
+std::set<std::string> most_trained(const models::Model& model, const FinetuneOptions& options) {
+  const auto units = unfreezing_order(model, options.unfreeze);
+  const auto n = static_cast<int64_t>(units.size());
+  return head_and(units, options.full.when == "never" ? most_units(units, options.unfreeze) : n);
+}
+
 std::set<int64_t> boundaries_ahead(models::Model& model, const std::string& chain, const FinetuneOptions& options,
                                    const features::StoreOptions& store) {
   const auto units = unfreezing_order(model, options.unfreeze);
@@ -273,17 +279,11 @@ struct Schedule::Machine {
   /// Weights of what has been trained so far; everything else is the source's.
   Tensors current_weights() const {
     Tensors weights;
-    const auto groups = state.stage == "done" || state.stage == "full" ? all_groups() : trainable(state.unit);
+    const auto groups = state.stage == "done" || state.stage == "full" ? s.model.all_groups() : trainable(state.unit);
     for (const auto& items : {s.model.parameters_by_key(), s.model.buffers_by_key()})
       for (const auto& item : items)
         if (groups.contains(s.model.group_of(item.key()))) weights[item.key()] = item.value().detach();
     return weights;
-  }
-
-  std::set<std::string> all_groups() const {
-    std::set<std::string> groups(units.begin(), units.end());
-    groups.insert("head");
-    return groups;
   }
 
   void put(const Tensors& weights) {
@@ -328,9 +328,12 @@ struct Schedule::Machine {
     phase_hooks.step_done = [&](int64_t epoch, int64_t step, int64_t steps, double loss, int64_t examples) {
       steps_seen += examples;
       tell("first_step");
-      hooks.progress->step(
-          fmt::format("{}, epoch {}/{}", title, epoch + 1, phase->plan().epochs), step, steps,
-          fmt::format("loss {:.4f}  {:.0f} examples/s", loss, steps_seen / std::max(1e-3, seconds_since(started))));
+      const auto& so_far = phase->state();
+      const auto epochs = phase->plan().epochs;
+      hooks.progress->step(title, epoch * steps + step, epochs * steps,
+                           fmt::format("epoch {}/{}  loss {:.4f}{}  {:.0f} examples/s", epoch + 1, epochs, loss,
+                                       so_far.has_best ? fmt::format("  best {} {:.4f}", metric, so_far.best) : "",
+                                       steps_seen / std::max(1e-3, seconds_since(started))));
     };
     phase_hooks.epoch_done = [&](const Json& epoch) {
       auto entry = epoch;
@@ -343,11 +346,17 @@ struct Schedule::Machine {
                                        metric, epoch[metric].get<double>(), epoch["best"].get<bool>() ? " *" : ""));
       save_epoch(before, started);
     };
+    const auto keep = [&] {
+      state.phase_seconds = before + seconds_since(started);
+      save(true);
+    };
     try {
       phase->run(phase_hooks);
     } catch (const Interrupted&) {
-      state.phase_seconds = before + seconds_since(started);
-      save(true);
+      keep();
+      throw;
+    } catch (const Error& e) {
+      if (e.kind == Kind::numerical) keep();  // its sentence says where the best weights are
       throw;
     }
     state.phase_seconds = before + seconds_since(started);
@@ -672,7 +681,7 @@ struct Schedule::Machine {
   }
 
   std::unique_ptr<Phase> full_phase() const {
-    auto p = plan("full", all_groups());
+    auto p = plan("full", s.model.all_groups());
     for (const auto& group : p.trainable) p.learning_rates[group] = s.options.full.learning_rate;
     p.epochs = s.options.full.epochs;
     p.patience = s.options.full.patience;

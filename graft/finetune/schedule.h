@@ -75,6 +75,9 @@ struct Hooks {
 /// Groups of the chains in the order in which phase 2 unfreezes them.
 std::vector<std::string> unfreezing_order(const models::Model& model, const UnfreezeOptions& options);
 
+/// Groups that train in the largest phase that the options allow.
+std::set<std::string> most_trained(const models::Model& model, const FinetuneOptions& options);
+
 /// Boundaries of a chain that the head phase stores ahead, for itself and the unfreezings that follow; 0 is left out.
 /// Leaves the head alone to train.
 std::set<int64_t> boundaries_ahead(models::Model& model, const std::string& chain, const FinetuneOptions& options,

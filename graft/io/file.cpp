@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -30,7 +31,7 @@ struct Fault {
 Fault parse_fault(const std::string& text) {
   const auto first = text.find(':');
   GRAFT_CHECK(usage, first != std::string::npos,
-              "GRAFT_TEST_FAULT: expected kill|enospc|eio:<n>[:<part of path>], found {}", text);
+              "GRAFT_TEST_FAULT: expected kill|enospc|eio|stop|free:<n>[:<part of path>], found {}", text);
   const auto second = text.find(':', first + 1);
   Fault fault;
   fault.what = text.substr(0, first);
@@ -54,10 +55,22 @@ Outcome next_operation(const fs::path& path) {
     seen = setting;
     counted = 0;
   }
-  if (path.string().find(fault.substring) == std::string::npos) return Outcome::proceed;
+  if (fault.what == "free" || path.string().find(fault.substring) == std::string::npos) return Outcome::proceed;
+  if (fault.what == "stop") {
+    if (++counted >= fault.operation) raise(SIGSTOP);
+    return Outcome::proceed;
+  }
   if (++counted != fault.operation) return Outcome::proceed;
   if (fault.what == "kill") return Outcome::die;
   return fault.what == "enospc" ? Outcome::no_space : Outcome::io_error;
+}
+
+/// The bytes that a test says are free.
+std::optional<uint64_t> pretended_free_space() {
+  const char* setting = std::getenv("GRAFT_TEST_FAULT");
+  if (!setting) return std::nullopt;
+  const auto fault = parse_fault(setting);
+  return fault.what == "free" ? std::optional(fault.operation) : std::nullopt;
 }
 
 std::string advice(int code, const fs::path& path) {
@@ -337,7 +350,7 @@ void require_space(const fs::path& path, uint64_t bytes, std::string_view purpos
   }
   struct statvfs status {};
   if (::statvfs(place.c_str(), &status) != 0) fail_disk("ask for its free space", path, errno);
-  const auto free = static_cast<uint64_t>(status.f_bavail) * status.f_frsize;
+  const auto free = pretended_free_space().value_or(static_cast<uint64_t>(status.f_bavail) * status.f_frsize);
   if (free >= bytes) return;
   constexpr double mebibyte = 1 << 20;
   fail(Kind::disk, "{}: {} needs {:.1f} MiB, {:.1f} MiB are free; free space there or choose another folder",

@@ -3,6 +3,8 @@
 // GRAFT_TEST_FAULT=<what>:<n>[:<substring of path>] with what = kill | enospc | eio counts the operations
 // (open, write, fsync, rename, remove, mkdir, truncate) of the process, n from 1.
 // With a substring only operations on paths that contain it count. A write that fails or dies leaves half of its bytes.
+// what = stop: the process stops itself (SIGSTOP) before the n-th operation and each one after it, for tests of signals.
+// what = free: require_space() is told that n bytes are free.
 #pragma once
 
 #include <cstdint>

@@ -7,6 +7,7 @@
 // Differs:  no padded tokens; the relative table is projected only where a distance occurs.
 // Shapes:   N tokens, M tokens that ask, C channels, R rows of the relative table.
 #include "graft/models/deberta_model.h"
+#include "graft/models/encoder_heads.h"
 #include "graft/nn/fresh.h"
 #include "graft/nn/runs.h"
 
@@ -83,12 +84,7 @@ std::shared_ptr<Model> create(const Json& json, const Task& task) {
   return model;
 }
 
-std::string class_name(const Task& task) {
-  if (task.kind == "features") return "DebertaV2Model";
-  if (task.kind == "tokens") return "DebertaV2ForTokenClassification";
-  if (task.kind == "masked_lm") return "DebertaV2ForMaskedLM";
-  return "DebertaV2ForSequenceClassification";
-}
+std::string class_name(const Task& task) { return encoder_class_name("DebertaV2", task); }
 
 }  // namespace
 

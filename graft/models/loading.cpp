@@ -57,6 +57,7 @@ struct Loader {
   torch::OrderedDict<std::string, Tensor> targets;
   LoadReport report = {};
   std::vector<std::string> unused = {}, misshapen = {};
+  std::set<std::string> found_otherwise = {};  // of another shape
   std::map<const io::MappedFile*, std::shared_ptr<char>> mappings = {};  // this model's own, to be written
 
   bool is_head(const std::string& key) const { return model.group_of(key) == "head"; }
@@ -84,6 +85,7 @@ struct Loader {
       if (!target || report.key_in_file.contains(name)) continue;
       if (target->sizes().vec() != view.shape) {
         if (is_head(name) && fresh_head) return report.dropped.push_back(file_key), true;
+        found_otherwise.insert(name);
         misshapen.push_back(fmt::format("{}: the model wants {}, the file has {}", name,
                                         io::shape_text(target->sizes().vec()), io::shape_text(view.shape)));
         return true;
@@ -232,7 +234,7 @@ LoadReport load_weights(Model& model, const Architecture& architecture, const io
 
   std::vector<std::string> missing;
   for (const auto& item : loader.targets) {
-    if (loader.report.key_in_file.contains(item.key())) continue;
+    if (loader.report.key_in_file.contains(item.key()) || loader.found_otherwise.contains(item.key())) continue;
     if (item.key().ends_with(".num_batches_tracked")) continue;  // a counter that older files do not have
     if (fresh_head && loader.is_head(item.key())) loader.report.fresh.push_back(item.key());
     else missing.push_back(described(item.key(), item.value().sizes()));

@@ -103,9 +103,29 @@ struct Runner {
   void start() {
     io::make_folder(folder);
     io::sweep_temporaries(folder);
-    io::require_space(folder, 200'000'000, "checkpoints and the result");
     io::write_file(folder / "recipe.toml", recipe_text(recipe));
     sessions.write("started", {{"threads", at::get_num_threads()}});
+  }
+
+  /// Refuses a run whose checkpoints and result would not fit, before anything learns. `trained`: the groups of the
+  /// largest phase, of which a checkpoint holds the weights, the best weights and AdamW's two moments. `folders`: of models
+  /// that will be written.
+  void require_room(const models::Model& model, const std::set<std::string>& trained, int folders) const {
+    constexpr uint64_t kFloat = 4, kCopies = 4, kCheckpoints = 3;  // two are kept while the next is written
+    uint64_t all = 0, learning = 0;
+    for (const auto& item : model.parameters_by_key()) {
+      all += item.value().numel();
+      if (trained.contains(model.group_of(item.key()))) learning += item.value().numel();
+    }
+    uint64_t there = 0;  // a resumed run's own checkpoints make room for the next
+    if (const auto saved = folder / "checkpoints"; fs::exists(saved))
+      for (const auto& file : fs::recursive_directory_iterator(saved))
+        if (file.is_regular_file()) there += file.file_size();
+    const auto wanted = kFloat * (kCheckpoints * kCopies * learning + folders * all);
+    io::require_space(folder, wanted > there ? wanted - there : 0,
+                      fmt::format("a run that trains {:.1f} of {:.1f} million parameters, for its checkpoints and its "
+                                  "result,",
+                                  learning / 1e6, all / 1e6));
   }
 
   fs::path adapted_folder() const { return folder / "adapted"; }
@@ -137,6 +157,7 @@ struct Runner {
     kind->settle_adaptation(source, recipe.adapt);
     const auto loaded = models::load(source, task, seed_of(recipe.seed, {"adapt", "head"}), true, weights());
     attach_adapters(*loaded.model, "adapt");
+    require_room(*loaded.model, loaded.model->all_groups(), purpose == Purpose::run ? 2 : 1);
     if (saved_stage.empty()) {
       journal.write("start", {{"source", source.name}, {"source_hash", identity["source"]}, {"seed", recipe.seed}});
       if (!loaded.report.fresh.empty())
@@ -188,6 +209,7 @@ struct Runner {
                                      weights());
     auto& model = *loaded.model;
     attach_adapters(model, "finetune");
+    require_room(model, finetune::most_trained(model, recipe.finetune), 1);
     const auto train = prepare(*kind, model, dataset, dataset.train, "training");
     const auto validation = prepare(*kind, model, dataset, dataset.validation, "validation");
     identity["data"] =

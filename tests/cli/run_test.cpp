@@ -1,11 +1,16 @@
 // The main job as a user starts it, killed and resumed.
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <csignal>
 #include <future>
+#include <thread>
 
+#include "graft/io/commit.h"
 #include "graft/io/safetensors.h"
 #include "graft/models/architectures.h"
 #include "graft/models/loading.h"
+#include "graft/report/journal.h"
 #include "tests/cli/program.h"
 
 namespace graft {
@@ -257,6 +262,77 @@ TEST(Run, PullsTowardsTheSourceAreRefusedWithWeightsInBfloat16) {
   const auto refused = graft(with(with(tests::short_run(scratch, "run"), "train.weights=bfloat16"), "retain.l2sp=1"));
   EXPECT_EQ(refused.code, 2);
   EXPECT_NE(refused.err.find("pull by less than bfloat16 can hold"), std::string::npos) << refused.err;
+}
+
+/// A run with a phase of some length in each stage, and no checkpoint of its own within a phase.
+std::vector<std::string> long_phases(const Scratch& scratch, const std::string& out) {
+  auto arguments = tests::short_run(scratch, out);
+  for (const auto* setting : {"adapt.epochs=25", "finetune.unfreeze.max_units=1", "finetune.unfreeze.epochs=25",
+                              "finetune.full.when=never", "train.checkpoint_seconds=1000"})
+    arguments = with(arguments, setting);
+  return arguments;
+}
+
+/// Waits until the journal has an epoch of this phase.
+void wait_for_epoch(tests::Started& run, const std::filesystem::path& folder, const std::string& phase) {
+  for (int i = 0; i < 60'000 && !run.ended(); ++i) {
+    for (const auto& entry : report::Journal(folder / "journal.jsonl").entries())
+      if (entry["event"] == "epoch" && entry["phase"] == phase) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  FAIL() << "no epoch of " << phase << ": " << run.err();
+}
+
+TEST(Run, ASignalFinishesTheStepAndWhatWasSavedEndsWithTheSameBytes) {
+  const Scratch scratch;
+  ASSERT_EQ(graft(long_phases(scratch, "whole")).code, 0);
+  const auto expected = tests::run_fingerprint(scratch / "whole");
+  struct Row {
+    int signal, code;
+    std::string phase, stage;
+  };
+  for (const auto& row : {Row{SIGTERM, 143, "unfreeze 1", "finetune"}, {SIGINT, 130, "adapt", "adapt"}}) {
+    const auto folder = scratch / row.stage;
+    tests::Started run(long_phases(scratch, row.stage));
+    wait_for_epoch(run, folder, row.phase);
+    run.send(row.signal);
+    const auto outcome = run.finish();
+    EXPECT_EQ(outcome.code, row.code) << outcome.err;
+    EXPECT_NE(outcome.err.find("finishing this step, then saving"), std::string::npos) << outcome.err;
+    EXPECT_NE(outcome.err.find("interrupted; everything is saved. Go on with --resume."), std::string::npos);
+    const auto sessions = report::Journal(folder / "sessions.jsonl").entries();
+    EXPECT_EQ(sessions.back()["event"], "interrupted");
+    EXPECT_EQ(sessions.back()["signal"], row.signal);
+    const auto saved = io::CommittedFolders(folder / "checkpoints").latest();
+    ASSERT_TRUE(saved.found);
+    EXPECT_EQ(saved.found->state["stage"], row.stage);
+    const int64_t epoch = saved.found->state["state"]["phase"]["epoch"];
+    EXPECT_GE(epoch, 1);
+    EXPECT_LT(epoch, 25) << "in mid-phase";
+    const auto resumed = graft({"run", "--quiet", "--resume", folder.string()});
+    ASSERT_EQ(resumed.code, 0) << resumed.err;
+    EXPECT_EQ(tests::run_fingerprint(folder), expected) << row.phase;
+  }
+}
+
+TEST(Run, ASecondSignalLeavesAtOnce) {
+  const Scratch scratch;
+  ASSERT_EQ(graft(tests::short_run(scratch, "whole")).code, 0);
+  // It stops itself at each write of its first checkpoint, and gets a signal at two of them.
+  tests::Started run(tests::short_run(scratch, "run"), "", {"GRAFT_TEST_FAULT=stop:1:run/checkpoints"});
+  ASSERT_TRUE(run.stopped()) << run.err();
+  run.send(SIGINT);
+  run.send(SIGCONT);
+  ASSERT_TRUE(run.stopped()) << run.err();
+  EXPECT_NE(run.err().find("once more to leave at once"), std::string::npos) << run.err();
+  run.send(SIGINT);
+  run.send(SIGCONT);
+  const auto outcome = run.finish();
+  EXPECT_EQ(outcome.code, 130);
+  EXPECT_EQ(outcome.err.find("everything is saved"), std::string::npos) << outcome.err;
+  const auto resumed = graft({"run", "--quiet", "--resume", (scratch / "run").string()});
+  ASSERT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_EQ(tests::run_fingerprint(scratch / "run"), tests::run_fingerprint(scratch / "whole"));
 }
 
 TEST(Run, DryRunTrainsNothingAndSaysWhatItWouldDo) {
