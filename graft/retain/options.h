@@ -61,7 +61,7 @@ struct RetainOptions {
   data::DataOptions source_data;
   bool report = true;
   int64_t examples = 500;
-  bool curve = true;
+  bool curve = false;
   double max_forgetting = -1;
   double strengthen_by = 2;
   std::vector<std::string> strengthened;
@@ -75,7 +75,7 @@ struct RetainOptions {
   void visit(Visitor&& field) {
     field("source_data", source_data, "labelled examples of what the source model was trained for");
     field("report", report, "measure what the source loses, after each phase");
-    field("curve", curve, "with a report, measure it after each epoch too in which blocks learn");
+    field("curve", curve, "measure it after each epoch too in which blocks learn, not only after each phase");
     field("examples", examples, "most examples that it is measured on");
     field("max_forgetting", max_forgetting,
           "the budget: where an epoch has lost more of the source's metric, the terms are strengthened; at the end, the "
