@@ -4,15 +4,15 @@
 usage: retain_images.py --weights resnet20.th --first CIFAR10 --second BCCD [--seeds 1]
 
 --first and --second are folders of train, validation and test with a folder of images for each class (the first may lack a
-validation split). The source is CIFAR's ResNet-20 as akamaster/pytorch_resnet_cifar10 saves it; printed is its accuracy on
---first's test images before and after, beside the new task's. The schedule is the same for all: head, then everything at
+validation split: then half of its test images choose and the other half report). The source is CIFAR's ResNet-20 as akamaster/pytorch_resnet_cifar10 saves it; printed is its accuracy on
+--first's test images before and after, beside the new task's, with the spread over seeds and the curve of gain against loss. The schedule is the same for all: head, then everything at
 --rate. Results are kept after each run; the same command goes on.
 """
 import json
 import pathlib
 import shutil
-import statistics
 
+from retain_table import numbers, table
 from side_by_side import BENCH, GRAFT, Results, arguments, fresh, result_of, run, settings, stop, threads
 
 METHODS = {
@@ -28,6 +28,10 @@ METHODS = {
     "replay 5 %": {"retain.replay.fraction": 0.05},
     "replay 30 %": {"retain.replay.fraction": 0.3},
     "replay 30 % + ewc 10": {"retain.replay.fraction": 0.3, "retain.ewc.strength": 10.0},
+    "WiSE-FT": {"retain.interpolate": True},
+    "budget 1 %": {"retain.max_forgetting": 0.01},
+    "budget 1 %, ewc": {"retain.max_forgetting": 0.01, "retain.ewc.strength": 1.0},
+    "budget 1 %, replay": {"retain.max_forgetting": 0.01, "retain.replay.fraction": 0.05},
 }
 
 
@@ -51,13 +55,11 @@ def trained(options, source, seed, name, method):
               "finetune.head.learning_rates": [1e-2], "finetune.head.weight_decays": [0.01],
               "finetune.unfreeze.max_units": 0, "finetune.full.when": "always", "finetune.full.epochs": options.epochs,
               "finetune.full.patience": 0, "finetune.full.learning_rate": options.rate, "retain.examples": 2000,
+              "retain.ewc.carry": False,
               "retain.source_data.path": str(options.first), **method}
     output = run([GRAFT, "run", "--source", source, "--data", options.second, "--out", fresh(folder), "--json", "--quiet",
                   *settings(recipe)])
-    result = result_of(output.output)
-    full = result["finetune"]["phases"][-1]
-    return {"source_before": result["retained"]["source"]["value"], "source_after": full["retained"]["value"],
-            "cka": full["retained"]["cka"], "target": result["test"]["accuracy"], "seconds": output.seconds}
+    return numbers(result_of(output.output), output.seconds)
 
 
 def main():
@@ -80,11 +82,7 @@ def main():
     results = Results(options.out / "results.json", {"epochs": options.epochs, "rate": options.rate})
     rows = {name: [results.part(f"seed {seed}, {name}", lambda s=seed, n=name: trained(options, source, s, n, METHODS[n]))
                    for seed in range(options.seeds)] for name in options.methods}
-    print(f"{'method':<24}{'first task':>12}{'lost':>8}{'second':>9}{'cka':>7}{'seconds':>9}")
-    for name, parts in rows.items():
-        mean = {key: statistics.mean(part[key] for part in parts) for key in parts[0]}
-        print(f"{name:<24}{100 * mean['source_after']:>11.1f}%{100 * (mean['source_before'] - mean['source_after']):>7.1f} "
-              f"{100 * mean['target']:>8.1f}%{mean['cka']:>7.3f}{mean['seconds']:>9.0f}")
+    table(rows)
 
 
 if __name__ == "__main__":

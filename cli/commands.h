@@ -10,6 +10,7 @@ namespace graft::cli {
 struct PullArguments {
   std::string id, revision;  // "": what the catalogue says, else main
   std::vector<std::string> files;
+  std::string recipe;  // whose sources.toml is known too
   bool json = false, quiet = false;
 };
 /// graft pull: a model of the hub into the shared cache, or a source of the catalogue from elsewhere. Returns the exit code.

@@ -231,6 +231,7 @@ int launch(int argc, char** argv) {
   pull.add_option("id", wish.id, "ORG/NAME of the hub, or of the list that `graft sources` prints")->required();
   pull.add_option("--revision", wish.revision, "branch, tag or commit");
   pull.add_option("--file", wish.files, "also this file, or files by a pattern such as '*.pt' (repeatable)");
+  pull.add_option("--recipe", wish.recipe, "also by the sources.toml beside this recipe");
   pull.add_flag("--quiet", wish.quiet, "no progress on standard error");
 
   graft::cli::SourcesArguments wishes;

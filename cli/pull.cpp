@@ -11,7 +11,7 @@ int pull_command(const PullArguments& a) {
   const auto settings = hub::Settings::from_environment();
   report::Progress progress(a.quiet);
   watch_signals();
-  const auto rows = select::catalogue(select::user_catalogues());
+  const auto rows = select::catalogue(select::user_catalogues(a.recipe));
   const auto name = a.revision.empty() || a.id.find('@') != std::string::npos ? a.id : a.id + "@" + a.revision;
   const auto row = std::find_if(rows.begin(), rows.end(), [&](const auto& item) { return item.id == a.id; });
   // What its owner asks of those who use it is said before the download.

@@ -2,6 +2,7 @@
 #include "cli/engine/commands.h"
 #include "graft/core/error.h"
 #include "graft/core/threads.h"
+#include "graft/data/dataset_files.h"
 #include "graft/io/fields.h"
 #include "graft/models/loading.h"
 #include "graft/run/retention.h"
@@ -18,8 +19,12 @@ retain::RetainOptions options_of(const Json& request, const models::Source& sour
   GRAFT_CHECK(usage, mistakes.empty(), "{}", listed(mistakes));
   options.source_data.task = models::task_of(source.config, *source.architecture).kind;
   options.examples = options.ewc.examples = request.at("examples");
+  options.curve = false;  // nothing is chosen: all examples report
   return options;
 }
+
+/// A folder or an archive of splits; else a table of one.
+bool is_place(const std::string& file) { return std::filesystem::is_directory(file) || !data::is_table(file); }
 
 Json measure(const Json& request) {
   auto before = models::Source::open(request.at("before").get<std::string>());
@@ -29,7 +34,7 @@ Json measure(const Json& request) {
               before.architecture->model_type, after.folder.string(), after.architecture->model_type);
   auto options = options_of(request, before);
   const auto file = request.at("data").get<std::string>();
-  (std::filesystem::is_directory(file) ? options.source_data.path : options.source_data.test) = file;
+  (is_place(file) ? options.source_data.path : options.source_data.test) = file;
   report::Progress progress(request.value("quiet", false));
   run::SourceKnowledge knowledge(std::move(before), options, request.at("max_length"), {}, kSeed, progress);
   knowledge.compare_on_source_data();
@@ -50,7 +55,7 @@ Json fisher(const Json& request) {
   options.ewc.strength = 1;
   options.ewc.labels = request.at("labels");
   const auto file = request.at("data").get<std::string>();
-  (std::filesystem::is_directory(file) ? options.source_data.path : options.source_data.train) = file;
+  (is_place(file) ? options.source_data.path : options.source_data.train) = file;
   report::Progress progress(request.value("quiet", false));
   run::SourceKnowledge knowledge(std::move(source), options, request.at("max_length"), {}, kSeed, progress);
   auto anchors = knowledge.fisher(nullptr);

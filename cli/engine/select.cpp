@@ -23,24 +23,33 @@ std::string cut(const std::string& text, size_t length) {
 }
 
 void print_ranking(const Json& selection) {
-  fmt::print("\n{:<4}{:<36}{:>9}{:>24}{:>10}{:>10}{:>12}{:>11}\n", "", "source", "combined", "linear probe (95 %)",
-             "LogME", "best in", "s per epoch", "memory MB");
+  const auto& data = selection["data"];
+  if (!data["modality"].get<std::string>().empty())
+    fmt::print("modality {}, domain {}: {}\n", data["modality"].get<std::string>(),
+               data["domain"] == "" ? "not shown" : data["domain"].get<std::string>(),
+               fmt::join(data["reasons"].get<std::vector<std::string>>(), "; "));
+  fmt::print("\n{:<4}{:<36}{:>22}{:>24}{:>10}{:>10}{:>9}{:>12}{:>11}\n", "", "source", "combined (95 %)",
+             "linear probe (95 %)", "LogME", "best in", "seconds", "s per epoch", "memory MB");
   int64_t place = 0;
   for (const auto& item : selection["ranking"]) {
     const auto& scores = item["scores"];
-    fmt::print("{:<4}{:<36}{:>+9.2f}{:>24}{:>10.4f}{:>9.0f}%{:>12.1f}{:>11.0f}\n",
+    const auto with_interval = [](double value, const Json& interval, const char* format) {
+      return fmt::format(fmt::runtime(format), value, interval[0].get<double>(), interval[1].get<double>());
+    };
+    fmt::print("{:<4}{:<36}{:>22}{:>24}{:>10.4f}{:>9.0f}%{:>9.1f}{:>12.1f}{:>11.0f}\n",
                fmt::format("{}{}", ++place, item["source"] == selection["winner"] ? " *" : ""),
-               cut(item["source"].get<std::string>(), 35), item["combined"].get<double>(),
-               fmt::format("{:.4f} ({:.3f}, {:.3f})", scores["linear_probe"].get<double>(),
-                           item["probe_interval"][0].get<double>(), item["probe_interval"][1].get<double>()),
-               scores["log_me"].get<double>(), 100 * item["best_share"].get<double>(),
+               cut(item["source"].get<std::string>(), 35),
+               with_interval(item["combined"], item["combined_interval"], "{:+.2f} ({:+.2f}, {:+.2f})"),
+               with_interval(scores["linear_probe"], item["probe_interval"], "{:.4f} ({:.3f}, {:.3f})"),
+               scores["log_me"].get<double>(), 100 * item["best_share"].get<double>(), item["seconds"].get<double>(),
                item["seconds_per_epoch"].get<double>(), item["memory_bytes"].get<double>() / 1e6);
   }
   for (const auto& item : selection["dropped"])
     fmt::print("    {} dropped out: {}\n", item["source"].get<std::string>(), item["reason"].get<std::string>());
-  fmt::print("\nMeasured on {} examples in {:.0f} s. {}\nGo on with: graft run --source {}\n",
-             selection["examples"].get<int64_t>(), selection["seconds"].get<double>(),
-             selection["sentence"].get<std::string>(), selection["pinned"].get<std::string>());
+  fmt::print("\nMeasured on {} of {} training examples in {:.0f} s. {}\nGo on with: graft run --source {}\n",
+             selection["examples"].get<int64_t>(), selection["training_examples"].get<int64_t>(),
+             selection["seconds"].get<double>(), selection["sentence"].get<std::string>(),
+             selection["pinned"].get<std::string>());
 }
 
 }  // namespace
@@ -50,7 +59,7 @@ Json select_command(const Json& request) {
   report::Progress progress(request.value("quiet", false));
   const TemporaryFolder temporary;
   auto selection = run::select_source(recipe, temporary.path, false, progress);
-  selection.erase("place");
+  for (const auto* key : {"place", "part"}) selection.erase(key);  // for a run
   if (!request.value("json", false)) print_ranking(selection);
   return selection;
 }

@@ -57,8 +57,8 @@ Json check_command(const Json& request) {
   bool gradients = false;
   for (const auto& [name, value] : golden) {
     const bool is_input = name == "input_ids" || name == "attention_mask" || name == "token_type_ids" ||
-                          name == "position_ids" || name == "valid" || name == "pixel_values" ||
-                          name == "x" || name == "noise" || name.starts_with("cotangent.");
+                          name == "position_ids" || name == "valid" || name == "pixel_values" || name == "x" ||
+                          name == "noise" || name.starts_with("cotangent.");
     (is_input ? inputs : expected)[name] = value;
     gradients = gradients || name.starts_with("grad.");
   }

@@ -72,9 +72,15 @@ void Adaptation::resume(const Json& state, const Tensors& tensors) {
 void Adaptation::run_phase(const std::string& title) {
   if (!phase_) phase_ = phase();
   train::PhaseHooks hooks;
-  hooks.step_done = [&](int64_t epoch, int64_t step, int64_t steps, double loss, int64_t) {
-    hooks_.progress->step(fmt::format("{}, epoch {}/{}", title, epoch + 1, phase_->plan().epochs), step, steps,
-                          fmt::format("loss {:.4f}", loss));
+  const auto started = std::chrono::steady_clock::now();
+  int64_t examples_seen = 0;
+  hooks.step_done = [&](int64_t epoch, int64_t step, int64_t steps, double loss, int64_t examples) {
+    examples_seen += examples;
+    const auto epochs = phase_->plan().epochs;
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+    hooks_.progress->step(title, epoch * steps + step, epochs * steps,
+                          fmt::format("epoch {}/{}  loss {:.4f}  best {}  {:.0f} examples/s", epoch + 1, epochs, loss,
+                                      told(measured(phase_->state().best)), examples_seen / std::max(1e-3, seconds)));
   };
   hooks.epoch_done = [&](const Json& epoch) {
     auto entry = epoch;
@@ -90,6 +96,9 @@ void Adaptation::run_phase(const std::string& title) {
     phase_->run(hooks);
   } catch (const Interrupted&) {
     save(true);
+    throw;
+  } catch (const Error& e) {
+    if (e.kind == Kind::numerical) save(true);  // its sentence says where the best weights are
     throw;
   }
   phase_->restore_best();

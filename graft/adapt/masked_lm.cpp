@@ -1,10 +1,11 @@
 #include "graft/adapt/masked_lm.h"
 
+#include <algorithm>
+
 #include "graft/core/error.h"
 #include "graft/core/random.h"
 
 namespace graft::adapt {
-namespace F = torch::nn::functional;
 
 MaskRules::MaskRules(const data::Tokenizer& tokenizer, int64_t vocab_size, const AdaptOptions& options)
     : vocab_size(vocab_size), probability(options.mask_probability), whole_words(options.whole_words) {
@@ -52,11 +53,18 @@ Masked mask(std::span<const int32_t> ids, const MaskRules& rules, uint64_t seed)
 MaskedLm::MaskedLm(models::Model& model, const features::TextInputs& sequences, const MaskRules& rules, uint64_t seed)
     : model_(model), sequences_(sequences), rules_(rules), seed_(seed) {}
 
-std::vector<Masked> MaskedLm::masked(const std::vector<int64_t>& examples, uint64_t epoch) const {
-  std::vector<Masked> all;
-  for (const auto example : examples)
-    all.push_back(mask(sequences_.ids(example), rules_,
-                       seed_of(seed_, {"adapt", "mask"}, {epoch, static_cast<uint64_t>(example)})));
+std::vector<const Masked*> MaskedLm::masked(const std::vector<int64_t>& examples, uint64_t epoch) const {
+  const auto known = [&](int64_t example) { return drawn_.contains(example); };
+  if (epoch != drawn_epoch_ || !std::all_of(examples.begin(), examples.end(), known)) {
+    drawn_.clear();
+    drawn_epoch_ = epoch;
+    for (const auto example : examples)
+      if (!known(example))
+        drawn_[example] = mask(sequences_.ids(example), rules_,
+                               seed_of(seed_, {"adapt", "mask"}, {epoch, static_cast<uint64_t>(example)}));
+  }
+  std::vector<const Masked*> all;
+  for (const auto example : examples) all.push_back(&drawn_.at(example));
   return all;
 }
 
@@ -64,18 +72,22 @@ std::map<std::string, train::Activations> MaskedLm::enter(const std::vector<int6
   const auto all = masked(examples, epoch);
   std::vector<std::span<const int32_t>> ids, types;
   std::vector<std::vector<int32_t>> zeros;
-  for (const auto& one : all) zeros.emplace_back(one.ids.size(), 0);
+  for (const auto* one : all) zeros.emplace_back(one->ids.size(), 0);
   for (size_t i = 0; i < all.size(); ++i) {
-    ids.push_back(all[i].ids);
+    ids.push_back(all[i]->ids);
     types.push_back(zeros[i]);
   }
   auto x = features::text_batch(model_, ids, types);
   const auto& chain = model_.chains.front().name;
+  const auto masked_rows = *reads(examples, epoch);
   if (const auto boundary = model_.boundary(chain); boundary > 0) {
     // Masked inputs change every epoch, so what frozen blocks make of them is computed and not stored.
     const torch::NoGradGuard no_grad;
-    x = model_.forward(chain, 0, boundary, std::move(x), *reads(examples, epoch));
+    x = model_.forward(chain, 0, boundary, std::move(x), masked_rows);
   }
+  std::vector<int64_t> labels;
+  for (const auto* one : all) labels.insert(labels.end(), one->labels.begin(), one->labels.end());
+  x.kept["labels"] = {torch::tensor(labels, torch::kInt64).to(model_.device()), masked_rows.lengths};
   return {{chain, std::move(x)}};
 }
 
@@ -83,10 +95,10 @@ std::optional<train::Reads> MaskedLm::reads(const std::vector<int64_t>& examples
   std::vector<int64_t> index;
   train::Reads reads{models::Reads::Where::listed};
   int64_t start = 0;
-  for (const auto& one : masked(examples, epoch)) {
-    for (const auto position : one.positions) index.push_back(start + position);
-    reads.lengths.push_back(static_cast<int64_t>(one.positions.size()));
-    start += static_cast<int64_t>(one.ids.size());
+  for (const auto* one : masked(examples, epoch)) {
+    for (const auto position : one->positions) index.push_back(start + position);
+    reads.lengths.push_back(static_cast<int64_t>(one->positions.size()));
+    start += static_cast<int64_t>(one->ids.size());
   }
   reads.index = torch::tensor(index, torch::kInt64);
   return reads;
@@ -94,17 +106,12 @@ std::optional<train::Reads> MaskedLm::reads(const std::vector<int64_t>& examples
 
 double MaskedLm::weight(const std::vector<int64_t>& examples, uint64_t epoch) const {
   double count = 0;
-  for (const auto& one : masked(examples, epoch)) count += one.positions.size();
+  for (const auto* one : masked(examples, epoch)) count += static_cast<double>(one->positions.size());
   return count;
 }
 
-train::Tensor MaskedLm::loss_sum(const train::Outputs& outputs, const std::vector<int64_t>& examples,
-                                 uint64_t epoch) const {
-  std::vector<int64_t> labels;
-  for (const auto& one : masked(examples, epoch)) labels.insert(labels.end(), one.labels.begin(), one.labels.end());
-  const auto logits = outputs.at("logits").to(torch::kFloat32);  // (masked, V)
-  return F::cross_entropy(logits, torch::tensor(labels, torch::kInt64).to(logits.device()),
-                          F::CrossEntropyFuncOptions().reduction(torch::kSum));
+train::Tensor MaskedLm::loss_sum(const train::Outputs& outputs, const std::vector<int64_t>&, uint64_t) const {
+  return outputs.at("loss");  // of the rows that reads() lists, by the labels that enter() brought
 }
 
 train::Predictions MaskedLm::predictions() const { return {.task = "masked_lm"}; }

@@ -43,12 +43,15 @@ class MaskedLm final : public train::Stream {
   void collect(const train::Outputs&, const std::vector<int64_t>&, train::Predictions&) const override {}
 
  private:
-  std::vector<Masked> masked(const std::vector<int64_t>& examples, uint64_t epoch) const;
+  /// Of each of these, in their order. A step asks for its examples several times, whole or in parts: drawn once.
+  std::vector<const Masked*> masked(const std::vector<int64_t>& examples, uint64_t epoch) const;
 
   models::Model& model_;
   const features::TextInputs& sequences_;
   const MaskRules& rules_;
   uint64_t seed_;
+  mutable uint64_t drawn_epoch_ = 0;
+  mutable std::map<int64_t, Masked> drawn_;  // of one batch
 };
 
 /// Documents one after another, each with the tokenizer's special tokens, cut and joined into sequences of `max_length`

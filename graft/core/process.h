@@ -12,5 +12,10 @@ double process_seconds();
 uint64_t peak_memory();
 /// From now on peak_memory() is of what comes.
 void reset_peak_memory();
+/// What the process holds now, mapped files apart, in bytes.
+uint64_t held_memory();
+/// What it may still take, in bytes: the machine's MemAvailable, or what its control group (version 2 or 1) leaves, whichever
+/// is less; UINT64_MAX where nothing tells. GRAFT_TEST_MEMORY=<bytes> says it for tests.
+uint64_t available_memory();
 
 }  // namespace graft

@@ -49,17 +49,10 @@ std::vector<int64_t> rarest_labels(const Ragged<int32_t>& sets, size_t labels) {
   return strata;
 }
 
-std::vector<int64_t> strata_of(const Examples& examples, const DataOptions& options, size_t labels) {
-  if (options.task == "classification") return examples.labels;
-  if (options.task == "regression") return deciles(examples.values);
-  if (options.task == "multilabel") return rarest_labels(examples.label_sets, labels);
-  return std::vector<int64_t>(examples.size(), 0);
-}
-
 void split_train(Dataset& dataset, Intake train, const DataOptions& options, SplitSizes sizes, uint64_t seed,
                  const fs::path& file) {
   const auto parts =
-      split_rows(strata_of(train.examples, options, dataset.label_names.size()), train.groups, sizes, seed);
+      split_rows(strata_of(train.examples, options.task, dataset.label_names.size()), train.groups, sizes, seed);
   std::vector<int64_t> rows[3];
   for (size_t row = 0; row < parts.size(); ++row)
     rows[static_cast<size_t>(parts[row])].push_back(static_cast<int64_t>(row));
@@ -125,6 +118,13 @@ std::string hash_of(const Dataset& dataset) {
 
 }  // namespace
 
+std::vector<int64_t> strata_of(const Examples& examples, const std::string& task, size_t labels) {
+  if (task == "classification") return examples.labels;
+  if (task == "regression") return deciles(examples.values);
+  if (task == "multilabel") return rarest_labels(examples.label_sets, labels);
+  return std::vector<int64_t>(examples.size(), 0);
+}
+
 Examples take(const Examples& all, const std::vector<int64_t>& rows) {
   Examples taken;
   for (const auto row : rows) {
@@ -173,7 +173,7 @@ Dataset read_dataset(const DataOptions& options, uint64_t seed, const std::vecto
   }
   if (is_new) check_labels(dataset, options, *files.train);
   if (options.max_train > 0 && options.max_train < dataset.train.size())
-    dataset.train = take(dataset.train, sample_rows(strata_of(dataset.train, options, dataset.label_names.size()),
+    dataset.train = take(dataset.train, sample_rows(strata_of(dataset.train, options.task, dataset.label_names.size()),
                                                     options.max_train, seed));
   dataset.hash = hash_of(dataset);
   return dataset;

@@ -71,6 +71,10 @@ Dataset read_dataset(const DataOptions& options, uint64_t seed, const std::vecto
 /// The examples of these rows, in this order.
 Examples take(const Examples& all, const std::vector<int64_t>& rows);
 
+/// For each example the part that samples and splits keep in proportion: its class, its rarest label, the tenth that its
+/// value lies in; one part for all where the task has none of these. `labels`: how many there are.
+std::vector<int64_t> strata_of(const Examples& examples, const std::string& task, size_t labels);
+
 /// Class balance, text lengths (characters: min, median, 95 %, max), exact duplicates within and across splits.
 Json summary(const Dataset& dataset);
 /// The same for people.

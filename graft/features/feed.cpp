@@ -8,6 +8,17 @@ void Feed::use(const std::string& chain, int64_t boundary, Store store) {
   stores_.insert_or_assign({chain, boundary}, std::move(store));
 }
 
+std::vector<fs::path> Feed::forget_beyond(const std::string& chain, int64_t boundary) {
+  std::vector<fs::path> files;
+  std::erase_if(stores_, [&](const auto& item) {
+    const bool passed = item.first.first == chain && item.first.second > boundary;
+    if (passed)
+      for (auto& file : item.second.paths()) files.push_back(std::move(file));
+    return passed;
+  });
+  return files;
+}
+
 models::Activations Feed::enter(const std::string& chain, int64_t boundary, const std::vector<int64_t>& examples,
                                 const models::Reads& reads, uint64_t view) const {
   const torch::NoGradGuard no_grad;

@@ -11,7 +11,9 @@ class Feed {
 
   /// Later reads at this boundary come from the store.
   void use(const std::string& chain, int64_t boundary, Store store);
-  void forget_stores() { stores_.clear(); }
+  /// Stores at boundaries of the chain nearer to the head than this one: nothing reads them once that much is unfrozen.
+  /// They are forgotten, and their files named.
+  std::vector<fs::path> forget_beyond(const std::string& chain, int64_t boundary);
 
   /// What enters block `boundary` of the chain, without gradient: from its store, from the nearest store before it
   /// and the blocks between, or from the inputs. `view` is for boundary 0, where nothing is frozen.

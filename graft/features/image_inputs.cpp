@@ -3,7 +3,9 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <map>
 #include <numeric>
 
 #include "graft/core/error.h"
@@ -29,7 +31,10 @@ double beta(Random& random, double alpha) {
 }  // namespace
 
 ImageInputs::ImageInputs(const models::Model& model, data::Preprocessing preprocessing, data::ImageOptions options)
-    : device_(model.device()), preprocessing_(std::move(preprocessing)), options_(std::move(options)), hash_(sha256("")) {}
+    : device_(model.device()),
+      preprocessing_(std::move(preprocessing)),
+      options_(std::move(options)),
+      hash_(sha256("")) {}
 
 int64_t ImageInputs::length(int64_t) const {
   return std::max<int64_t>(1, preprocessing_.width() * preprocessing_.height() / 256);
@@ -45,34 +50,63 @@ data::Image ImageInputs::decoded(const std::string& name, bool fast) const {
   return image;
 }
 
-data::Image ImageInputs::prepared(const std::string& name, int64_t row, int64_t copy) const {
-  if (copy == 0) return data::prepared(preprocessing_, decoded(name, options_.fast_decode), name);
-  return data::augmented(decoded(name, false), preprocessing_, *augment_,
+std::string ImageInputs::decoding(int64_t copy) const {
+  const auto options = data::decode_options(preprocessing_, options_.pixel_limit, options_.fast_decode && copy == 0);
+  return fmt::format("{} {} {}", options.apply_orientation, options.enough, preprocessing_.min_max_gray);
+}
+
+data::Image ImageInputs::prepared(const data::Image& decoded, const std::string& name, int64_t row,
+                                  int64_t copy) const {
+  if (copy == 0) return data::prepared(preprocessing_, decoded, name);
+  return data::augmented(decoded, preprocessing_, *augment_,
                          seed_of(seed_, {"stored view"}, {static_cast<uint64_t>(copy), static_cast<uint64_t>(row)}));
 }
 
 std::vector<int64_t> ImageInputs::add(std::shared_ptr<const data::ImageFiles> files, const data::Ragged<char>& names,
                                       data::BadRows bad_rows, data::SkippedRows& skipped,
                                       const std::function<void(int64_t, int64_t)>& progress) {
-  GRAFT_ASSERT(size() == 0, "images are added once");
-  files_ = std::move(files);
-  const int64_t copies = augment_ ? augment_->views : 1, total = names.size() * copies;
-  const double bytes = 3.0 * static_cast<double>(preprocessing_.width() * preprocessing_.height() * total);
-  cached_ = bytes <= options_.cache_gb * 1e9;
-  std::vector<int64_t> wanted(names.size()), taken;
+  return add_all({this}, files, names, bad_rows, skipped, progress).rows;
+}
+
+ImageInputs::Added ImageInputs::add_all(const std::vector<ImageInputs*>& several,
+                                        const std::shared_ptr<const data::ImageFiles>& files,
+                                        const data::Ragged<char>& names, data::BadRows bad_rows,
+                                        data::SkippedRows& skipped,
+                                        const std::function<void(int64_t, int64_t)>& progress) {
+  const auto& augment = several.front()->augment_;
+  const int64_t copies = augment ? augment->views : 1, total = names.size() * copies;
+  std::vector<Sha256> hashes(several.size());
+  for (size_t k = 0; k < several.size(); ++k) {
+    auto& one = *several[k];
+    GRAFT_ASSERT(one.size() == 0, "images are added once");
+    one.files_ = files;
+    const double bytes = 3.0 * static_cast<double>(one.preprocessing_.width() * one.preprocessing_.height() * total);
+    one.cached_ = bytes <= one.options_.cache_gb * 1e9;
+    hashes[k].update(one.preprocessing_.value.data(), sizeof one.preprocessing_.value);
+  }
+  std::vector<int64_t> wanted(names.size());
   std::iota(wanted.begin(), wanted.end(), 0);
-  Sha256 hash;
-  hash.update(preprocessing_.value.data(), sizeof preprocessing_.value);
+  Added added;
+  std::atomic<int64_t> decoded_count{0};
   for (int64_t copy = 0; copy < copies; ++copy) {
+    // Which of the preparations decode alike.
+    std::map<std::string, std::vector<size_t>> alike;
+    for (size_t k = 0; k < several.size(); ++k) alike[several[k]->decoding(copy)].push_back(k);
     std::vector<int64_t> good;
     for (int64_t start = 0; start < static_cast<int64_t>(wanted.size()); start += kPiece) {
       const auto count = std::min(kPiece, static_cast<int64_t>(wanted.size()) - start);
-      Images images(count);
+      std::vector<Images> images(several.size(), Images(count));
       std::vector<std::string> problems(count);
       parallel_for(count, available_cores(), [&](int64_t i) {
         const auto row = wanted[start + i];
+        const std::string name(names.text(row));
         try {
-          images[i] = prepared(std::string(names.text(row)), row, copy);
+          for (const auto& [unused, members] : alike) {
+            const auto& first = *several[members.front()];
+            const auto decoded = first.decoded(name, first.options_.fast_decode && copy == 0);
+            ++decoded_count;
+            for (const auto k : members) images[k][i] = several[k]->prepared(decoded, name, row, copy);
+          }
         } catch (const Error& e) {
           if (e.kind != Kind::data || bad_rows == data::BadRows::stop || copy > 0) throw;
           problems[i] = e.what();
@@ -84,21 +118,25 @@ std::vector<int64_t> ImageInputs::add(std::shared_ptr<const data::ImageFiles> fi
           if (skipped.first.size() < 10) skipped.first.push_back(problems[i]);
           continue;
         }
-        const auto& samples = images[i].samples;
-        hash.update(samples.data(), samples.size());
-        if (cached_) pixels_.push_back({reinterpret_cast<const char*>(samples.data()), samples.size()});
-        names_.push_back(names[wanted[start + i]]);
-        rows_and_copies_.push_back({wanted[start + i], copy});
+        for (size_t k = 0; k < several.size(); ++k) {
+          auto& one = *several[k];
+          const auto& samples = images[k][i].samples;
+          hashes[k].update(samples.data(), samples.size());
+          if (one.cached_) one.pixels_.push_back({reinterpret_cast<const char*>(samples.data()), samples.size()});
+          one.names_.push_back(names[wanted[start + i]]);
+          one.rows_and_copies_.push_back({wanted[start + i], copy});
+        }
         good.push_back(wanted[start + i]);
       }
       stop_if_interrupted();
       if (progress) progress(copy * names.size() + start + count, total);
     }
-    taken.insert(taken.end(), good.begin(), good.end());
+    added.rows.insert(added.rows.end(), good.begin(), good.end());
     wanted = std::move(good);  // a bad image is skipped once
   }
-  hash_ = hash.hex();
-  return taken;
+  for (size_t k = 0; k < several.size(); ++k) several[k]->hash_ = hashes[k].hex();
+  added.decoded = decoded_count;
+  return added;
 }
 
 double ImageInputs::fast_decode_deviation(int64_t count) const {
@@ -114,9 +152,11 @@ double ImageInputs::fast_decode_deviation(int64_t count) const {
 }
 
 data::Image ImageInputs::image(int64_t example) const {
-  if (!cached_)
-    return prepared(std::string(names_.text(example)), rows_and_copies_[example].first,
-                    rows_and_copies_[example].second);
+  if (!cached_) {
+    const std::string name(names_.text(example));
+    const auto [row, copy] = rows_and_copies_[example];
+    return prepared(decoded(name, options_.fast_decode && copy == 0), name, row, copy);
+  }
   data::Image image(preprocessing_.width(), preprocessing_.height(), 3);
   std::copy(pixels_[example].begin(), pixels_[example].end(), image.samples.begin());
   return image;

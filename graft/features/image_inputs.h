@@ -28,6 +28,17 @@ class ImageInputs final : public Inputs {
                            data::BadRows bad_rows, data::SkippedRows& skipped,
                            const std::function<void(int64_t, int64_t)>& progress = {});
 
+  struct Added {
+    std::vector<int64_t> rows;
+    int64_t decoded = 0;  // how often an image was decoded
+  };
+  /// add() for several preparations at once: an image is decoded once for those that decode alike (all, unless one turns
+  /// images by their EXIF entry, takes BioViL's range, or decodes fast), and one that any cannot use is left out of all.
+  /// All of them have the same augment().
+  static Added add_all(const std::vector<ImageInputs*>& several, const std::shared_ptr<const data::ImageFiles>& files,
+                       const data::Ragged<char>& names, data::BadRows bad_rows, data::SkippedRows& skipped,
+                       const std::function<void(int64_t, int64_t)>& progress = {});
+
   int64_t size() const override { return names_.size(); }
   /// What an image costs: its patches of 16 x 16, the same for all.
   int64_t length(int64_t) const override;
@@ -55,8 +66,10 @@ class ImageInputs final : public Inputs {
   /// A pasted rectangle in `box`; without width the images are blended as wholes.
   std::optional<Blend> drawn_blend(const std::vector<int64_t>& examples, uint64_t view, data::Box& box) const;
   data::Image decoded(const std::string& name, bool fast) const;
+  /// Equal for preparations whose decoded images are equal.
+  std::string decoding(int64_t copy) const;
   /// The plain image, or one of the further views that stay.
-  data::Image prepared(const std::string& name, int64_t row, int64_t copy) const;
+  data::Image prepared(const data::Image& decoded, const std::string& name, int64_t row, int64_t copy) const;
   data::Image viewed(int64_t example, uint64_t view) const;
   models::Activations batch_of(const std::vector<const uint8_t*>& samples) const;
 

@@ -46,23 +46,50 @@ struct Column {
 
 }  // namespace
 
-Store::Store(const fs::path& file) : file_(std::make_shared<StoreFile>(file)) {}
+Store::Store(const fs::path& file) : path_(file), file_(std::make_shared<StoreFile>(file)) {}
 
-int64_t Store::size() const { return file_->examples(); }
+Store Store::joined(const Store& part, const std::vector<int64_t>& of_part, const Store& rest) {
+  GRAFT_ASSERT(!part.rest_ && !rest.rest_ && part.size() == static_cast<int64_t>(of_part.size()));
+  auto store = part;
+  store.rest_ = rest.file_;
+  store.rest_path_ = rest.path_;
+  store.places_.reserve(static_cast<size_t>(part.size() + rest.size()));
+  for (int64_t in_part = 0, in_rest = 0; in_part + in_rest < part.size() + rest.size();) {
+    const bool of_rest = in_part == part.size() || of_part[in_part] != in_part + in_rest;
+    store.places_.emplace_back(of_rest, of_rest ? in_rest : in_part);
+    (of_rest ? in_rest : in_part) += 1;
+  }
+  return store;
+}
+
+std::vector<fs::path> Store::paths() const {
+  return rest_ ? std::vector<fs::path>{path_, rest_path_} : std::vector<fs::path>{path_};
+}
+
+std::pair<const StoreFile*, int64_t> Store::place(int64_t example) const {
+  if (!rest_) return {file_.get(), example};
+  const auto [of_rest, row] = places_[example];
+  return {of_rest ? rest_.get() : file_.get(), row};
+}
+
+int64_t Store::size() const { return rest_ ? static_cast<int64_t>(places_.size()) : file_->examples(); }
 
 int64_t Store::length(int64_t example) const {
-  const auto& starts = file_->parts.at("hidden").starts;
-  return starts[example + 1] - starts[example];
+  const auto [file, row] = place(example);
+  const auto& starts = file->parts.at("hidden").starts;
+  return starts[row + 1] - starts[row];
 }
 
 Activations Store::read(const std::vector<int64_t>& examples, torch::Device device) const {
   Activations x;
-  for (const auto& [name, part] : file_->parts) {
-    const auto& view = *part.view;
+  for (const auto& [name, first] : file_->parts) {
+    const auto& view = *first.view;
     Rows rows;
     int64_t total = 0;
     for (const auto example : examples) {
-      rows.lengths.push_back(part.starts[example + 1] - part.starts[example]);
+      const auto [file, row] = place(example);
+      const auto& starts = file->parts.at(name).starts;
+      rows.lengths.push_back(starts[row + 1] - starts[row]);
       total += rows.lengths.back();
     }
     auto shape = view.shape;
@@ -70,7 +97,8 @@ Activations Store::read(const std::vector<int64_t>& examples, torch::Device devi
     auto values = torch::empty(shape, models::scalar_type(view.dtype));
     auto* out = static_cast<char*>(values.data_ptr());
     for (const auto example : examples) {
-      const auto bytes = part.rows(example);
+      const auto [file, row] = place(example);
+      const auto bytes = file->parts.at(name).rows(row);
       out = std::copy(bytes.begin(), bytes.end(), out);
     }
     rows.values = values.is_floating_point() ? values.to(device, torch::kFloat32) : values.to(device);
@@ -327,6 +355,17 @@ std::optional<Store> intact(const fs::path& file, std::vector<std::string>& note
   return std::nullopt;
 }
 
+/// Of the stores in a folder.
+uint64_t bytes_in(const fs::path& folder) {
+  uint64_t bytes = 0;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    std::error_code gone;  // another process may remove one meanwhile
+    if (entry.path().extension() == ".safetensors")
+      if (const auto size = fs::file_size(entry.path(), gone); !gone) bytes += size;
+  }
+  return bytes;
+}
+
 /// What `graft cache` tells of a store. safetensors allows strings only.
 Json description(const models::Model& model, const std::string& chain, int64_t boundary, const Inputs& inputs,
                  const StoreOptions& options) {
@@ -359,25 +398,29 @@ CaptureResult capture(models::Model& model, const std::string& chain, const std:
   const auto started = std::chrono::steady_clock::now();
   const PrefixHashes hashes(model, inputs, options);
 
-  // The nearest boundary to the head is asked for most often, so the budget is spent from there.
+  // The nearest boundary to the head is asked for most often, so the budget is spent from there. All stores of the
+  // folder count, whatever split, chain or run they are of.
   std::vector<size_t> by_worth(boundaries.size());
   std::iota(by_worth.begin(), by_worth.end(), 0);
   std::sort(by_worth.begin(), by_worth.end(), [&](size_t a, size_t b) { return boundaries[a] > boundaries[b]; });
-  uint64_t spent = 0;
+  uint64_t spent = bytes_in(folder);
   std::vector<std::pair<size_t, Plan>> missing;
   for (const auto i : by_worth) {
+    const auto file = folder / (hashes.key(chain, boundaries[i], reads) + ".safetensors");
+    result.stores[i] = intact(file, result.notes);
+    if (result.stores[i]) continue;
     auto plan = plan_store(model, chain, boundaries[i], reads, inputs, type);
+    plan.file = file;
     if (static_cast<double>(spent + plan.bytes) > options.budget_gb * 1e9) {
       result.notes.push_back(
-          fmt::format("boundary {} of {} would take {:.1f} GB of the {:.1f} GB that features.budget_gb allows; it is "
+          fmt::format("boundary {} of {} would take {:.1f} GB of the {:.1f} GB that features.budget_gb allows{}; it is "
                       "recomputed in each epoch",
-                      boundaries[i], chain, plan.bytes / 1e9, options.budget_gb));
+                      boundaries[i], chain, plan.bytes / 1e9, options.budget_gb,
+                      spent > 0 ? fmt::format(", where {:.1f} GB are taken", spent / 1e9) : ""));
       continue;
     }
     spent += plan.bytes;
-    plan.file = folder / (hashes.key(chain, boundaries[i], reads) + ".safetensors");
-    result.stores[i] = intact(plan.file, result.notes);
-    if (!result.stores[i]) missing.push_back({i, std::move(plan)});
+    missing.push_back({i, std::move(plan)});
   }
   if (missing.empty()) return result;
 
@@ -413,13 +456,8 @@ CaptureResult capture(models::Model& model, const std::string& chain, const std:
     result.stores[missing[m].first] = Store(missing[m].second.file);
   }
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  result.computed = inputs.size();
   return result;
-}
-
-void prune(const fs::path& folder, const std::vector<std::string>& keep) {
-  if (!fs::exists(folder)) return;
-  for (const auto& entry : fs::directory_iterator(folder))
-    if (std::find(keep.begin(), keep.end(), entry.path().filename()) == keep.end()) io::remove_all(entry.path());
 }
 
 }  // namespace graft::features

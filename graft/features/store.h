@@ -19,13 +19,23 @@ class Store {
  public:
   /// Maps a finished file.
   explicit Store(const fs::path& file);
+  /// The store of a split whose examples `of_part` (ascending) are those of `part`, the others those of `rest`.
+  static Store joined(const Store& part, const std::vector<int64_t>& of_part, const Store& rest);
   /// The activations of these examples, in this order, as float32 on `device`. Sorted examples are read fastest.
   models::Activations read(const std::vector<int64_t>& examples, torch::Device device) const;
   int64_t length(int64_t example) const;  // rows of the hidden states
   int64_t size() const;
+  const fs::path& path() const { return path_; }
+  /// Of a joined one both files.
+  std::vector<fs::path> paths() const;
 
  private:
-  std::shared_ptr<const StoreFile> file_;
+  /// The file that holds an example, and its place there.
+  std::pair<const StoreFile*, int64_t> place(int64_t example) const;
+
+  fs::path path_, rest_path_;
+  std::shared_ptr<const StoreFile> file_, rest_;       // `rest_`: of a joined one, else null
+  std::vector<std::pair<bool, int64_t>> places_ = {};  // of a joined one: whether in `rest_`, and where
 };
 
 /// What decides the values at any boundary: configuration, weights by group, inputs, precision, batch plan. Each is
@@ -50,6 +60,7 @@ struct CaptureResult {
   std::vector<std::string> notes;            // why a boundary is absent, or was computed again
   double rounding = 0;                       // of the stored halves, relative to the largest value
   double seconds = 0;                        // 0 when all were there already
+  int64_t computed = 0;                      // examples that went through the blocks now
 };
 
 /// Stores for all `boundaries` of a chain, in one pass over the inputs where files are missing.
@@ -61,8 +72,5 @@ CaptureResult capture(models::Model& model, const std::string& chain, const std:
 
 /// Examples in batches of at most `tokens` rows, sorted by length; a function of the lengths alone.
 std::vector<std::vector<int64_t>> batches_by_length(const Inputs& inputs, int64_t tokens);
-
-/// Removes all but the named files of a run's own folder.
-void prune(const fs::path& folder, const std::vector<std::string>& keep);
 
 }  // namespace graft::features

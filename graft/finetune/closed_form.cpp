@@ -1,6 +1,6 @@
 #include "graft/finetune/closed_form.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "graft/core/error.h"
 #include "graft/train/ridge.h"
@@ -10,7 +10,6 @@ namespace graft::finetune {
 namespace {
 
 using models::Tensor;
-namespace F = torch::nn::functional;
 
 constexpr int64_t kMost = 20000;
 
@@ -54,9 +53,9 @@ Tensor wanted(const train::Predictions& predictions, int64_t outputs) {
 }
 
 double loss(const std::string& task, const Tensor& logits, const Tensor& y) {
-  if (task == "classification") return F::cross_entropy(logits, y.argmax(1)).item<double>();
-  if (task == "multilabel") return F::binary_cross_entropy_with_logits(logits, y).item<double>();
-  return F::mse_loss(logits, y).item<double>();
+  if (task == "classification") return at::cross_entropy_loss(logits, y.argmax(1)).item<double>();
+  if (task == "multilabel") return at::binary_cross_entropy_with_logits(logits, y).item<double>();
+  return at::mse_loss(logits, y).item<double>();
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "graft/finetune/closed_form.h"
 #include "graft/finetune/verdict.h"
 #include "graft/io/fields.h"
+#include "graft/io/file.h"
 #include "graft/train/batch_norm_statistics.h"
 
 namespace graft::finetune {
@@ -75,25 +76,6 @@ data::Examples chosen(const data::Examples& all, const std::vector<int64_t>& exa
   return some;
 }
 
-struct ChosenInputs final : features::Inputs {
-  ChosenInputs(const features::Inputs& all, std::vector<int64_t> examples) : all(all), examples(std::move(examples)) {}
-  int64_t size() const override { return static_cast<int64_t>(examples.size()); }
-  int64_t length(int64_t i) const override { return all.length(examples[i]); }
-  models::Activations batch(const std::string& chain, const std::vector<int64_t>& some) const override {
-    std::vector<int64_t> mapped;
-    mapped.reserve(some.size());
-    for (const auto i : some) mapped.push_back(examples[i]);
-    return all.batch(chain, mapped);
-  }
-  std::string hash() const override {
-    std::string text = all.hash();
-    for (const auto i : examples) text += "," + std::to_string(i);
-    return text;
-  }
-  const features::Inputs& all;
-  std::vector<int64_t> examples;
-};
-
 /// A sample of a split, with everything that refers to it.
 struct SampledSplit {
   SampledSplit(const Split& all, const std::vector<int64_t>& examples)
@@ -102,7 +84,7 @@ struct SampledSplit {
     for (const auto i : examples) first_tokens.push_back((*all.alignment.first_tokens)[i]);
     split.alignment.first_tokens = &first_tokens;
   }
-  ChosenInputs inputs;
+  features::PartOfInputs inputs;
   data::Examples targets;
   data::Ragged<int32_t> first_tokens;
   Split split{&inputs, &targets};
@@ -142,6 +124,12 @@ std::vector<std::string> unfreezing_order(const models::Model& model, const Unfr
         if (std::find(units.begin(), units.end(), group) == units.end()) units.push_back(group);
   if (options.order == "last_first") std::reverse(units.begin(), units.end());
   return units;
+}
+
+std::set<std::string> most_trained(const models::Model& model, const FinetuneOptions& options) {
+  const auto units = unfreezing_order(model, options.unfreeze);
+  const auto n = static_cast<int64_t>(units.size());
+  return head_and(units, options.full.when == "never" ? most_units(units, options.unfreeze) : n);
 }
 
 std::set<int64_t> boundaries_ahead(models::Model& model, const std::string& chain, const FinetuneOptions& options,
@@ -193,8 +181,18 @@ struct Schedule::Machine {
 
   std::set<std::string> trainable(int64_t unfrozen) const { return head_and(units, unfrozen); }
 
+  /// A run's own folder keeps no store that nothing will read again.
+  void drop_passed(int64_t unfrozen) {
+    if (!s.store.folder.empty()) return;
+    s.model.unfreeze_only(trainable(unfrozen));
+    for (const auto& chain : s.model.chains)
+      for (auto* feed : {&train_feed, &validation_feed})
+        for (const auto& file : feed->forget_beyond(chain.name, s.model.boundary(chain.name))) io::remove_all(file);
+  }
+
   /// Stores what crosses the boundaries that head training and the next unfreezings have, in one pass a split.
   void capture_for(int64_t unfrozen, int64_t ahead) {
+    drop_passed(unfrozen);
     for (const auto& chain : s.model.chains) {
       auto boundaries = boundaries_of(s.model, chain.name, units, unfrozen, std::min(unfrozen + ahead, max_units()));
       std::erase_if(boundaries, [&](int64_t boundary) { return validation_feed.stored(chain.name, boundary); });
@@ -202,6 +200,23 @@ struct Schedule::Machine {
       const std::vector<int64_t> wanted(boundaries.begin(), boundaries.end());
       capture_split(chain.name, wanted, "training", *s.train.inputs, train_feed);
       capture_split(chain.name, wanted, "validation", *s.validation.inputs, validation_feed);
+    }
+    for (const auto& beside : s.beside) capture_beside(beside, unfrozen, ahead);
+  }
+
+  /// Where fewer of them are drawn in all unfreezings than there are, each is computed when it is drawn.
+  void capture_beside(const Beside& beside, int64_t unfrozen, int64_t ahead) {
+    const auto drawn = beside.per_example * static_cast<double>(s.train.inputs->size() * s.options.unfreeze.epochs *
+                                                                max_units());
+    if (static_cast<double>(beside.inputs->size()) > drawn) return;
+    for (const auto& chain : s.model.chains) {
+      auto boundaries = boundaries_of(s.model, chain.name, units, unfrozen, std::min(unfrozen + ahead, max_units()));
+      // At the end stands another head, which may read other places.
+      std::erase_if(boundaries, [&](int64_t boundary) {
+        return boundary == static_cast<int64_t>(chain.blocks.size()) || beside.feed->stored(chain.name, boundary);
+      });
+      if (!boundaries.empty())
+        capture_split(chain.name, {boundaries.begin(), boundaries.end()}, "replayed", *beside.inputs, *beside.feed);
     }
   }
 
@@ -211,12 +226,16 @@ struct Schedule::Machine {
 
   void capture_split(const std::string& chain, const std::vector<int64_t>& boundaries, const std::string& split,
                      const features::Inputs& inputs, features::Feed& feed) {
+    const auto reads = s.model.head->reads();
+    const auto progress = [&](int64_t done, int64_t total) {
+      tell("first_capture");
+      hooks.progress->step("computing the frozen blocks once, " + split, done, total);
+    };
+    const bool in_parts = s.measured && &inputs == s.train.inputs;
     const auto captured =
-        features::capture(s.model, chain, boundaries, s.model.head->reads(), inputs, s.features_folder, s.store,
-                          [&](int64_t done, int64_t total) {
-                            tell("first_capture");
-                            hooks.progress->step("computing the frozen blocks once, " + split, done, total);
-                          });
+        in_parts ? features::capture_in_parts(s.model, chain, boundaries, reads, inputs, *s.measured, s.features_folder,
+                                              s.store, progress)
+                 : features::capture(s.model, chain, boundaries, reads, inputs, s.features_folder, s.store, progress);
     for (size_t i = 0; i < boundaries.size(); ++i)
       if (captured.stores[i]) feed.use(chain, boundaries[i], *captured.stores[i]);
     for (const auto& note : captured.notes) hooks.progress->line("note: " + note);
@@ -224,8 +243,11 @@ struct Schedule::Machine {
       hooks.progress->line(fmt::format("stored as {}: off by at most {:.1e} of the largest value", s.store.precision,
                                        captured.rounding));
     if (captured.seconds > 0)
-      hooks.progress->line(fmt::format("frozen blocks computed once for {} {} examples: {:.1f} s", inputs.size(), split,
-                                       captured.seconds));
+      hooks.progress->line(fmt::format("frozen blocks computed once for {} {} examples: {:.1f} s",
+                                       captured.computed < inputs.size()
+                                           ? fmt::format("{} of {}", captured.computed, inputs.size())
+                                           : std::to_string(inputs.size()),
+                                       split, captured.seconds));
     capture_seconds += captured.seconds;
   }
 
@@ -239,6 +261,7 @@ struct Schedule::Machine {
   Json saved_state() const {
     Json json{{"machine", io::write_value(state)}, {"result", result}};
     if (phase) json["phase"] = phase->state_json();
+    for (const auto& term : s.terms) json["terms"].push_back(term->state());
     return json;
   }
 
@@ -256,17 +279,11 @@ struct Schedule::Machine {
   /// Weights of what has been trained so far; everything else is the source's.
   Tensors current_weights() const {
     Tensors weights;
-    const auto groups = state.stage == "done" || state.stage == "full" ? all_groups() : trainable(state.unit);
+    const auto groups = state.stage == "done" || state.stage == "full" ? s.model.all_groups() : trainable(state.unit);
     for (const auto& items : {s.model.parameters_by_key(), s.model.buffers_by_key()})
       for (const auto& item : items)
         if (groups.contains(s.model.group_of(item.key()))) weights[item.key()] = item.value().detach();
     return weights;
-  }
-
-  std::set<std::string> all_groups() const {
-    std::set<std::string> groups(units.begin(), units.end());
-    groups.insert("head");
-    return groups;
   }
 
   void put(const Tensors& weights) {
@@ -311,29 +328,49 @@ struct Schedule::Machine {
     phase_hooks.step_done = [&](int64_t epoch, int64_t step, int64_t steps, double loss, int64_t examples) {
       steps_seen += examples;
       tell("first_step");
-      hooks.progress->step(
-          fmt::format("{}, epoch {}/{}", title, epoch + 1, phase->plan().epochs), step, steps,
-          fmt::format("loss {:.4f}  {:.0f} examples/s", loss, steps_seen / std::max(1e-3, seconds_since(started))));
+      const auto& so_far = phase->state();
+      const auto epochs = phase->plan().epochs;
+      hooks.progress->step(title, epoch * steps + step, epochs * steps,
+                           fmt::format("epoch {}/{}  loss {:.4f}{}  {:.0f} examples/s", epoch + 1, epochs, loss,
+                                       so_far.has_best ? fmt::format("  best {} {:.4f}", metric, so_far.best) : "",
+                                       steps_seen / std::max(1e-3, seconds_since(started))));
     };
     phase_hooks.epoch_done = [&](const Json& epoch) {
       auto entry = epoch;
       entry["phase"] = phase->plan().name;
       hooks.journal("epoch", entry);
+      if (state.stage != "head") watch(epoch["epoch"], epoch[metric]);
       if (quiet_epochs) return save_epoch(before, started);
       hooks.progress->line(fmt::format("{}, epoch {}/{}: loss {:.4f}, validation {} {:.4f}{}", title,
                                        epoch["epoch"].get<int64_t>(), phase->plan().epochs, epoch["loss"].get<double>(),
                                        metric, epoch[metric].get<double>(), epoch["best"].get<bool>() ? " *" : ""));
       save_epoch(before, started);
     };
+    const auto keep = [&] {
+      state.phase_seconds = before + seconds_since(started);
+      save(true);
+    };
     try {
       phase->run(phase_hooks);
     } catch (const Interrupted&) {
-      state.phase_seconds = before + seconds_since(started);
-      save(true);
+      keep();
+      throw;
+    } catch (const Error& e) {
+      if (e.kind == Kind::numerical) keep();  // its sentence says where the best weights are
       throw;
     }
     state.phase_seconds = before + seconds_since(started);
+    for (const auto& row : phase->state().history)
+      if (row.contains("terms"))
+        for (const auto& [name, term] : row["terms"].items()) {
+          auto& seconds = result["terms"][name]["seconds"];
+          seconds = (seconds.is_null() ? 0.0 : seconds.get<double>()) + term["seconds"].get<double>();
+        }
     phase->restore_best();
+  }
+
+  void watch(int64_t epoch, double validation) {
+    if (hooks.watched) hooks.watched({state.stage == "head" ? "head" : phase->plan().name, epoch, metric, validation});
   }
 
   /// Frozen means frozen: the hash of what `name` must not change, before it and after it.
@@ -480,7 +517,8 @@ struct Schedule::Machine {
                {"closed_form", best.closed_form},
                {"trials", trials.size()}});
     if (s.options.head.verdict && s.task != "causal_lm") judge();  // it asks whether features tell labels apart
-    best_head.clear();
+    if (!s.keep_head) best_head.clear();
+    watch(0, state.metric);
     state.stage = max_units() > 0 ? "unfreeze" : "full";
     save(true);
   }
@@ -502,7 +540,7 @@ struct Schedule::Machine {
       for (const auto& [inputs, target] :
            {std::pair<const features::Inputs*, features::Feed*>{&some.inputs, &feed}, {&judged.inputs, &judged_feed}}) {
         const auto captured = features::capture(
-            model, chain.name, {end}, model.head->reads(), *inputs, s.features_folder, s.store,
+            model, chain.name, {end}, model.head->reads(), *inputs, verdict_folder(), s.store,
             [&](int64_t done, int64_t total) { hooks.progress->step("verdict, " + name, done, total); });
         if (captured.stores[0]) target->use(chain.name, end, *captured.stores[0]);
       }
@@ -527,6 +565,11 @@ struct Schedule::Machine {
     return predictions;
   }
 
+  /// Stores of samples and of the random copy, which the verdict alone reads.
+  std::filesystem::path verdict_folder() const {
+    return s.store.folder.empty() ? s.features_folder / "verdict" : s.features_folder;
+  }
+
   void judge() {
     const auto started = std::chrono::steady_clock::now();
     const auto pick = [&](const Split& split, const char* purpose) {
@@ -544,6 +587,7 @@ struct Schedule::Machine {
         Supervised(s.model, none, s.task, s.label_names, some.targets, some.split.alignment.first_tokens).targets();
     auto verdict = finetune::verdict(metric, with_features, majority_predictions(targets, with_features), with_random,
                                      seed_of(s.seed, {"finetune", "verdict"}));
+    if (s.store.folder.empty()) io::remove_all(verdict_folder());
     verdict["seconds"] = seconds_since(started);
     hooks.journal("verdict", verdict);
     result["verdict"] = verdict;
@@ -637,7 +681,7 @@ struct Schedule::Machine {
   }
 
   std::unique_ptr<Phase> full_phase() const {
-    auto p = plan("full", all_groups());
+    auto p = plan("full", s.model.all_groups());
     for (const auto& group : p.trainable) p.learning_rates[group] = s.options.full.learning_rate;
     p.epochs = s.options.full.epochs;
     p.patience = s.options.full.patience;
@@ -650,6 +694,7 @@ struct Schedule::Machine {
     if (!state.in_phase) {
       if (full_is_due()) {
         hooks.progress->title("Phase 3: full fine-tuning");
+        drop_passed(static_cast<int64_t>(units.size()));
         phase = full_phase();
         state.in_phase = true;
         save(true);
@@ -687,6 +732,9 @@ struct Schedule::Machine {
     }
     put(statistics);
     put(weights);
+    if (const auto terms = json.find("terms"); terms != json.end())
+      for (size_t i = 0; i < std::min(s.terms.size(), terms->size()); ++i)
+        if (!(*terms)[i].is_null()) s.terms[i]->load_state((*terms)[i]);
     if (!state.in_phase) return;
     if (state.stage == "head") phase = head_phase(state.trial, train, validation, s.model, trial_name(state.trial));
     else if (state.stage == "unfreeze") phase = unfreeze_phase();
@@ -717,5 +765,6 @@ Schedule::~Schedule() = default;
 void Schedule::resume(const Json& state, const Tensors& tensors) { machine_->resume(state, tensors); }
 void Schedule::run() { machine_->run(); }
 const Json& Schedule::result() const { return machine_->result; }
+const Tensors& Schedule::head_alone() const { return machine_->best_head; }
 
 }  // namespace graft::finetune

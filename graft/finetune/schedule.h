@@ -7,6 +7,7 @@
 
 #include "graft/data/dataset.h"
 #include "graft/features/feed.h"
+#include "graft/features/part.h"
 #include "graft/features/text_inputs.h"
 #include "graft/finetune/options.h"
 #include "graft/models/source.h"
@@ -26,6 +27,13 @@ struct Split {
   train::Alignment alignment = {};
 };
 
+/// Further examples that run through the model in some steps (replayed ones): their frozen blocks are stored too.
+struct Beside {
+  const features::Inputs* inputs;
+  features::Feed* feed;
+  double per_example;  // that run for each new one
+};
+
 struct Setting {
   models::Model& model;
   std::function<std::shared_ptr<models::Model>()> random_copy;  // for the verdict
@@ -38,6 +46,17 @@ struct Setting {
   std::filesystem::path features_folder;
   uint64_t seed = 0;
   std::vector<std::shared_ptr<train::LossTerm>> terms;  // beside the task's loss, in every phase
+  std::vector<Beside> beside;
+  bool keep_head = false;  // head_alone() is wanted
+  std::optional<features::KnownPart> measured = {};  // training examples that were captured when the source was chosen
+};
+
+/// Where an epoch of a phase in which blocks learn has ended; epoch 0 of "head": where the head phase has left the model.
+struct EpochEnd {
+  std::string phase;
+  int64_t epoch;
+  std::string metric;
+  double validation;
 };
 
 struct Hooks {
@@ -46,6 +65,8 @@ struct Hooks {
   std::function<void(const Json& state, const Tensors& tensors, bool must)> save;
   /// After each phase, with its best weights in the model: what the source still knows; empty for nothing to say.
   std::function<Json(const std::string& phase)> retained;
+  /// With the weights of that epoch in the model. What it changes of the terms is saved.
+  std::function<void(const EpochEnd&)> watched;
   /// Each once a process, for the measurement of the start: "first_capture", "first_step".
   std::function<void(const std::string& event)> reached;
   report::Progress* progress = nullptr;
@@ -53,6 +74,9 @@ struct Hooks {
 
 /// Groups of the chains in the order in which phase 2 unfreezes them.
 std::vector<std::string> unfreezing_order(const models::Model& model, const UnfreezeOptions& options);
+
+/// Groups that train in the largest phase that the options allow.
+std::set<std::string> most_trained(const models::Model& model, const FinetuneOptions& options);
 
 /// Boundaries of a chain that the head phase stores ahead, for itself and the unfreezings that follow; 0 is left out.
 /// Leaves the head alone to train.
@@ -68,8 +92,11 @@ class Schedule {
   void resume(const Json& state, const Tensors& tensors);
   /// To the end; leaves the best weights in the model. Throws Interrupted after having saved.
   void run();
-  /// metric, verdict, phases with seconds and gains; for causal_lm `source`, the metrics before anything learned.
+  /// metric, verdict, phases with seconds and gains, terms with their seconds; for causal_lm `source`, the metrics before
+  /// anything learned.
   const Json& result() const;
+  /// The head as the head phase left it; empty but for Setting::keep_head.
+  const Tensors& head_alone() const;
 
  private:
   struct Machine;

@@ -1,5 +1,6 @@
 #include "graft/hub/download.h"
 
+#include <algorithm>
 #include <optional>
 
 #include "graft/core/error.h"
@@ -97,12 +98,14 @@ class Fetching {
       if (complete()) return;
       if (answer) reason = judge(*answer);
       if (file_.size() > before) attempt = 0;
-      if (attempt >= settings_.attempts)
-        fail(
-            Kind::network,
+      if (attempt >= settings_.attempts) {
+        const auto sentence = fmt::format(
             "{}: {} of {} bytes arrived, then nothing more in {} attempts ({}). What arrived is kept; the same command "
             "goes on from there.",
             wish_.what, file_.size(), total_ ? std::to_string(*total_) : "unknown", attempt, reason);
+        if (!answer && arrived_ == 0) throw Unreachable(sentence);
+        throw Error(Kind::network, sentence);
+      }
       sleep_unless(pause_before(attempt + 1, answer ? &*answer : nullptr, settings_), wish_.stopped);
     }
   }
@@ -150,6 +153,8 @@ class Fetching {
     const auto size = announced(answer);
     if (!total_ && size) {
       total_ = size;
+      constexpr uint64_t room = 8 << 20;
+      io::require_space(wish_.target, *size - std::min(*size, file_.size()) + room, "the download of " + wish_.what);
       if (wish_.announce) wish_.announce(*size);
     }
     GRAFT_CHECK(network, !size || *size == *total_,
@@ -168,10 +173,13 @@ class Fetching {
       return "the connection ended early";
     }
     if (is_passing(answer.status)) return fmt::format("status {}", answer.status);
-    const auto advice = answer.status == 401 || answer.status == 403
-                            ? " It is not public, or its licence was not accepted; a token goes into HF_TOKEN."
-                            : "";
-    fail(Kind::network, "{}: {} answers with status {}.{}", wish_.what, host_of(wish_.url), answer.status, advice);
+    const auto code = answer.header("x-error-code");
+    // A storage behind the hub refuses for reasons of its own; the hub's redirect to it names the commit.
+    const bool refused = (answer.status == 401 || answer.status == 403) && answer.header("x-repo-commit").empty();
+    if (!wish_.id.empty() && (refused || (!code.empty() && code != "EntryNotFound")))
+      fail_refused(answer.status, code, wish_.id, wish_.revision, settings_);
+    fail(Kind::network, "{}: {} answers with status {}.{}", wish_.what, host_of(wish_.url), answer.status,
+         answer.status == 401 || answer.status == 403 ? " It is not public." : "");
   }
 
   const Download& wish_;

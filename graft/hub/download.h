@@ -18,6 +18,7 @@ struct Download {
   std::function<void(int64_t)> progress;   // bytes won since the last call; negative when a part had to go
   std::function<void(uint64_t)> announce;  // the size, when only the server knew it; may be empty
   std::function<bool()> stopped;           // true: break off, keep what arrived
+  std::string id = {}, revision = {};      // of a repository: what is refused is then explained by its page
 };
 
 /// Returns the number of bytes that came over the network; 0 when another process had put the file there.

@@ -144,10 +144,10 @@ Response send(const Request& request, const Settings& settings) {
       reason = e.what();
     }
     if (!answer && attempt >= settings.attempts)
-      fail(Kind::network,
-           "{}. After {} attempts there is no answer. Check the connection (a proxy is taken from https_proxy, another "
-           "hub from HF_ENDPOINT), or work with what is here by HF_HUB_OFFLINE=1.",
-           reason, attempt);
+      throw Unreachable(fmt::format(
+          "{}. After {} attempts there is no answer. Check the connection (a proxy is taken from https_proxy, another "
+          "hub from HF_ENDPOINT), or work with what is here by HF_HUB_OFFLINE=1.",
+          reason, attempt));
     sleep_unless(pause_before(attempt, answer ? &*answer : nullptr, settings), request.stopped);
   }
 }

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "graft/core/error.h"
 #include "graft/hub/settings.h"
 
 namespace graft::hub {
@@ -35,11 +36,16 @@ struct Dropped : std::runtime_error {
 /// `stopped` or `sink` ended the transfer.
 struct Stopped : std::exception {};
 
+/// Nobody answers: no connection, or none allowed (HF_HUB_OFFLINE). The next request would fare no better.
+struct Unreachable : Error {
+  explicit Unreachable(const std::string& sentence) : Error(Kind::network, sentence) {}
+};
+
 /// One attempt. Throws Dropped, Stopped, and Kind::network for what no second attempt mends (a URL, a certificate).
 Response send_once(const Request& request, const Settings& settings);
 
 /// The same with attempts after drops, 429 and 5xx, as Retry-After says or in growing pauses. The last answer, whatever
-/// its status. Throws Kind::network when no answer came at all.
+/// its status. Throws Unreachable when no answer came at all.
 Response send(const Request& request, const Settings& settings);
 
 /// Seconds to wait before attempt `attempt` (from 1 on): Retry-After or RateLimit of the answer, else growing pauses.

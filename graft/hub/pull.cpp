@@ -177,16 +177,19 @@ std::optional<Pulled> cached(const Settings& settings, const Wish& wish) {
   return complete ? std::optional(pulled) : std::nullopt;
 }
 
+std::string whats_here(const Settings& settings) {
+  const auto ids = cached_ids(settings);
+  return ids.empty() ? "No other model is there" : "There are " + listed(ids, 20);
+}
+
 Pulled pull(const Settings& settings, const Wish& wish, report::Progress& progress) {
   check_repository_id(wish.id);
   if (settings.offline) {
     if (auto here = cached(settings, wish)) return *here;
-    const auto ids = cached_ids(settings);
-    fail(Kind::network,
-         "{} at {}: is not complete in {}, and HF_HUB_OFFLINE forbids to fetch it. {}. Unset HF_HUB_OFFLINE to fetch "
-         "it.",
-         wish.id, wish.revision, settings.cache.string(),
-         ids.empty() ? "Nothing else is there" : "There are " + listed(ids, 20));
+    throw Unreachable(
+        fmt::format("{} at {}: is not complete in {}, and HF_HUB_OFFLINE forbids to fetch it. {}. Unset HF_HUB_OFFLINE "
+                    "to fetch it.",
+                    wish.id, wish.revision, settings.cache.string(), whats_here(settings)));
   }
   const Repository repository(settings, wish.id);
   std::string commit;
@@ -196,6 +199,9 @@ Pulled pull(const Settings& settings, const Wish& wish, report::Progress& progre
     all = ask_tree(settings, wish, commit, repository);
   } catch (const Error& e) {
     const auto here = e.kind == Kind::network ? cached(settings, wish) : std::nullopt;
+    if (!here && dynamic_cast<const Unreachable*>(&e))
+      throw Unreachable(fmt::format("{} at {}: is not complete in {}, and the hub does not answer. {} {}.", wish.id,
+                                    wish.revision, settings.cache.string(), e.what(), whats_here(settings)));
     if (!here) throw;
     progress.line(fmt::format("note: {} The copy in the cache is taken (commit {}).", e.what(), here->commit));
     return *here;
@@ -227,7 +233,9 @@ Pulled pull(const Settings& settings, const Wish& wish, report::Progress& progre
                        repository.lock(file.blob),
                        {},
                        {},
-                       {}});
+                       {},
+                       wish.id,
+                       wish.revision});
     bytes += file.size;
   }
   if (!missing.empty()) {
@@ -254,7 +262,8 @@ std::string fetch_url(const Settings& settings, const std::string& url, const st
                       const fs::path& target, report::Progress& progress) {
   GRAFT_CHECK(usage, sha256.empty() || (sha256.size() == 64 && is_content_name(sha256)),
               "`{}` is not a SHA-256; expected 64 lower-case hexadecimal digits.", sha256);
-  GRAFT_CHECK(network, !settings.offline, "{}: HF_HUB_OFFLINE forbids to fetch it. Unset it.", host_of(url));
+  if (settings.offline)
+    throw Unreachable(fmt::format("{}: HF_HUB_OFFLINE forbids to fetch it. Unset it.", host_of(url)));
   io::make_folder(target.parent_path());
   const auto what = target.filename().string() + " from " + host_of(url);
   progress.line(what);

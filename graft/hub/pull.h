@@ -24,8 +24,13 @@ struct Pulled {
 /// The complete snapshot that the cache holds for the wish, without any request.
 std::optional<Pulled> cached(const Settings& settings, const Wish& wish);
 
-/// Throws Kind::network: no answer, a repository that is missing, private or gated (with what to do), wrong sizes or
-/// hashes; Kind::disk: less free space than the download needs; Interrupted: what arrived stays for the next call.
+/// "There are ORG/NAME, ..." or that no model is in the cache, for messages.
+std::string whats_here(const Settings& settings);
+
+/// Throws Unreachable (Kind::network) when there is no connection, or none is allowed, and the cache does not hold the
+/// wish, naming what it holds. Throws Kind::network: a repository that is missing, private or gated (with what to do),
+/// wrong sizes or hashes; Kind::disk: less free space than the download needs; Interrupted: what arrived stays for the next
+/// call.
 /// Without a connection a complete snapshot of the cache is good enough, with a note.
 Pulled pull(const Settings& settings, const Wish& wish, report::Progress& progress);
 

@@ -34,12 +34,17 @@ TensorMap unwrapped(TorchArchive archive) {
   return std::move(archive.tensors);
 }
 
-TensorMap read_weight_file(const fs::path& path) {
-  return is_safetensors(path) ? read_safetensors(path).tensors : unwrapped(read_torch_archive(path));
+/// Adds the file to those that are mapped where it is one.
+TensorMap read_weight_file(const fs::path& path, Checkpoint& into) {
+  if (!is_safetensors(path)) return unwrapped(read_torch_archive(path));
+  auto read = read_safetensors(path);
+  into.mapped.push_back(read.file);
+  return std::move(read.tensors);
 }
 
 Checkpoint read_single(const fs::path& path) {
-  Checkpoint checkpoint{read_weight_file(path), {path}, is_safetensors(path)};
+  Checkpoint checkpoint{.files = {path}, .safe = is_safetensors(path)};
+  checkpoint.tensors = read_weight_file(path, checkpoint);
   GRAFT_CHECK(model, !checkpoint.tensors.empty(), "{}: it holds no tensor; is it the file of weights?", path.string());
   return checkpoint;
 }
@@ -81,7 +86,7 @@ void check_numbering(const std::set<std::string>& shards, const fs::path& index)
 }
 
 void add_shard(Checkpoint& checkpoint, std::map<std::string, std::string>& origin, const fs::path& path) {
-  for (auto& [name, view] : read_weight_file(path)) {
+  for (auto& [name, view] : read_weight_file(path, checkpoint)) {
     const auto [found, is_new] = origin.emplace(name, path.filename().string());
     GRAFT_CHECK(model, is_new, "{}: tensor `{}` is also in {}; the shards do not belong together, fetch them again",
                 path.string(), name, found->second);
@@ -96,7 +101,7 @@ Checkpoint read_sharded(const fs::path& index) {
   for (const auto& [name, shard] : expected) shards.insert(shard);
   check_numbering(shards, index);
 
-  Checkpoint checkpoint{{}, {index}, is_safetensors(*shards.begin())};
+  Checkpoint checkpoint{.files = {index}, .safe = is_safetensors(*shards.begin())};
   std::map<std::string, std::string> origin;
   for (const auto& shard : shards) {
     const auto path = index.parent_path() / shard;

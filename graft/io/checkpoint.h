@@ -10,6 +10,7 @@ struct Checkpoint {
   TensorMap tensors;
   std::vector<fs::path> files;  // in the order read; an index first
   bool safe = true;             // from safetensors, not from a PyTorch archive
+  std::vector<std::shared_ptr<const MappedFile>> mapped;  // the safetensors files, in which each tensor has bytes of its own
 };
 
 /// `path`: a folder (model.safetensors, model.safetensors.index.json and its shards, pytorch_model.bin,

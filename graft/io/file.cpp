@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -30,7 +31,7 @@ struct Fault {
 Fault parse_fault(const std::string& text) {
   const auto first = text.find(':');
   GRAFT_CHECK(usage, first != std::string::npos,
-              "GRAFT_TEST_FAULT: expected kill|enospc|eio:<n>[:<part of path>], found {}", text);
+              "GRAFT_TEST_FAULT: expected kill|enospc|eio|stop|free:<n>[:<part of path>], found {}", text);
   const auto second = text.find(':', first + 1);
   Fault fault;
   fault.what = text.substr(0, first);
@@ -54,10 +55,22 @@ Outcome next_operation(const fs::path& path) {
     seen = setting;
     counted = 0;
   }
-  if (path.string().find(fault.substring) == std::string::npos) return Outcome::proceed;
+  if (fault.what == "free" || path.string().find(fault.substring) == std::string::npos) return Outcome::proceed;
+  if (fault.what == "stop") {
+    if (++counted >= fault.operation) raise(SIGSTOP);
+    return Outcome::proceed;
+  }
   if (++counted != fault.operation) return Outcome::proceed;
   if (fault.what == "kill") return Outcome::die;
   return fault.what == "enospc" ? Outcome::no_space : Outcome::io_error;
+}
+
+/// The bytes that a test says are free.
+std::optional<uint64_t> pretended_free_space() {
+  const char* setting = std::getenv("GRAFT_TEST_FAULT");
+  if (!setting) return std::nullopt;
+  const auto fault = parse_fault(setting);
+  return fault.what == "free" ? std::optional(fault.operation) : std::nullopt;
 }
 
 std::string advice(int code, const fs::path& path) {
@@ -165,7 +178,7 @@ fs::path temporary_beside(const fs::path& target) {
   return folder_of(target) / fmt::format(".{}.{}.tmp", target.filename().string(), ::getpid());
 }
 
-MappedFile::MappedFile(const fs::path& path, Kind kind) : path_(path) {
+MappedFile::MappedFile(const fs::path& path, Kind kind) : path_(path), kind_(kind) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) throw Error(kind, fmt::format("{}: cannot read it: {}", path.string(), std::strerror(errno)));
   struct stat status {};
@@ -178,13 +191,26 @@ MappedFile::MappedFile(const fs::path& path, Kind kind) : path_(path) {
     address = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor, 0);
     if (address == MAP_FAILED) code = errno;
   }
-  ::close(descriptor);
-  if (code) throw Error(kind, fmt::format("{}: cannot read it: {}", path.string(), std::strerror(code)));
+  if (code) {
+    ::close(descriptor);
+    throw Error(kind, fmt::format("{}: cannot read it: {}", path.string(), std::strerror(code)));
+  }
+  descriptor_ = descriptor;
   data_ = static_cast<const char*>(address);
 }
 
 MappedFile::~MappedFile() {
   if (data_) ::munmap(const_cast<char*>(data_), size_);
+  ::close(descriptor_);
+}
+
+std::shared_ptr<char> MappedFile::writable_copy() const {
+  if (size_ == 0) return nullptr;
+  // Not counted against the limit of what may be promised: how much of it will be written is not known.
+  auto* address = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, descriptor_, 0);
+  if (address == MAP_FAILED)
+    throw Error(kind_, fmt::format("{}: cannot map it: {}", path_.string(), std::strerror(errno)));
+  return {static_cast<char*>(address), [size = size_](char* bytes) { ::munmap(bytes, size); }};
 }
 
 std::string read_file(const fs::path& path) { return std::string(MappedFile(path, Kind::usage).bytes()); }
@@ -324,7 +350,7 @@ void require_space(const fs::path& path, uint64_t bytes, std::string_view purpos
   }
   struct statvfs status {};
   if (::statvfs(place.c_str(), &status) != 0) fail_disk("ask for its free space", path, errno);
-  const auto free = static_cast<uint64_t>(status.f_bavail) * status.f_frsize;
+  const auto free = pretended_free_space().value_or(static_cast<uint64_t>(status.f_bavail) * status.f_frsize);
   if (free >= bytes) return;
   constexpr double mebibyte = 1 << 20;
   fail(Kind::disk, "{}: {} needs {:.1f} MiB, {:.1f} MiB are free; free space there or choose another folder",

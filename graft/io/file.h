@@ -3,6 +3,8 @@
 // GRAFT_TEST_FAULT=<what>:<n>[:<substring of path>] with what = kill | enospc | eio counts the operations
 // (open, write, fsync, rename, remove, mkdir, truncate) of the process, n from 1.
 // With a substring only operations on paths that contain it count. A write that fails or dies leaves half of its bytes.
+// what = stop: the process stops itself (SIGSTOP) before the n-th operation and each one after it, for tests of signals.
+// what = free: require_space() is told that n bytes are free.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +20,8 @@ namespace graft::io {
 
 namespace fs = std::filesystem;
 
-/// A read-only memory map. Throws the given kind when the file is missing or unreadable.
+/// A read-only memory map. Throws the given kind when the file is missing or unreadable. It stays what it was when another
+/// file is renamed to its place; a file that is written in place while it is mapped is not for us to read.
 class MappedFile {
  public:
   explicit MappedFile(const fs::path& path, Kind kind = Kind::data);
@@ -27,9 +30,14 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
   std::string_view bytes() const { return {data_, size_}; }
   const fs::path& path() const { return path_; }
+  /// The bytes once more, to be written in memory: pages are the file's own until they are written, and never reach it.
+  /// Each call gives a copy of its own; it lives as long as the pointer, also without this object. Throws the kind.
+  std::shared_ptr<char> writable_copy() const;
 
  private:
   fs::path path_;
+  Kind kind_;
+  int descriptor_ = -1;
   const char* data_ = nullptr;
   size_t size_ = 0;
 };

@@ -209,6 +209,7 @@ SafetensorsFile read_safetensors(const fs::path& path) {
   const auto data = file->bytes().substr(8 + header.size());
 
   SafetensorsFile result;
+  result.file = file;
   std::vector<Entry> entries;
   for (const auto& item : json.items()) {
     if (item.key() == "__metadata__") result.metadata = read_metadata(item.value(), where);

@@ -13,6 +13,7 @@ namespace graft::io {
 struct SafetensorsFile {
   TensorMap tensors;
   std::map<std::string, std::string> metadata;
+  std::shared_ptr<const MappedFile> file;  // in which `tensors` lie, each with bytes of its own
 };
 
 /// Maps the file. Throws Kind::model naming the file and the tensor: truncated, header too large or not JSON,

@@ -163,16 +163,42 @@ std::vector<std::string> zip_names(std::string_view bytes, const std::string& wh
   return names;
 }
 
-void unpack_zip_file(std::string_view bytes, const std::string& where, const std::string& name,
-                     const fs::path& target) {
-  const Reader reader(bytes, where);
+namespace {
+
+Entry readable_entry(const Reader& reader, const std::string& where, const std::string& name) {
   const auto entries = read_entries(reader);
   const auto entry = std::find_if(entries.begin(), entries.end(), [&](const Entry& e) { return e.name == name; });
   GRAFT_CHECK(model, entry != entries.end(), "{}: has no file `{}`; it has {}", where, name,
-              listed(zip_names(bytes, where)));
+              listed(zip_names(reader.bytes(), where)));
   GRAFT_CHECK(model, (entry->flags & 1) == 0 && (entry->method == 0 || entry->method == 8),
               "{}: `{}` is encrypted or packed by another method than deflate; unpack it by another program", where,
               name);
+  return *entry;
+}
+
+}  // namespace
+
+std::string zip_file_start(std::string_view bytes, const std::string& where, const std::string& name, size_t most) {
+  const Reader reader(bytes, where);
+  const auto entry = readable_entry(reader, where, name);
+  if (entry.method == 0) return std::string(content(reader, entry).substr(0, most));
+  struct Enough {};
+  std::string start;
+  try {
+    inflate_pieces(reader, content(reader, entry), [&](std::string_view piece) {
+      start.append(piece.substr(0, most - start.size()));
+      if (start.size() == most) throw Enough();
+    });
+  } catch (const Enough&) {
+  }
+  return start;
+}
+
+void unpack_zip_file(std::string_view bytes, const std::string& where, const std::string& name,
+                     const fs::path& target) {
+  const Reader reader(bytes, where);
+  const auto unpacked = readable_entry(reader, where, name);
+  const auto* entry = &unpacked;
   require_space(target, entry->size, "unpacking " + name);
   FileWriter writer(target);
   auto crc = crc32(0, nullptr, 0);

@@ -10,7 +10,7 @@ namespace graft::models {
 const std::vector<Architecture>& architectures() {
   static const std::vector<Architecture> kTable{bert(),   roberta(),      deberta(),    deberta_v2(), cxr_bert(),
                                                 llama(),  gpt_bigcode(),  starcoder2(), resnet(),     vit(),
-                                                dinov2(), efficientnet(), swin(),       vit_mae()};
+                                                dinov2(), efficientnet(), swin(),       vit_mae(),    mlp()};
   return kTable;
 }
 

@@ -54,6 +54,7 @@ Architecture dinov2();
 Architecture efficientnet();
 Architecture gpt_bigcode();
 Architecture llama();
+Architecture mlp();
 Architecture roberta();
 Architecture starcoder2();
 Architecture resnet();

@@ -7,6 +7,7 @@
 #include "graft/models/architectures.h"
 #include "graft/models/encoder_heads.h"
 #include "graft/models/post_norm_model.h"
+#include "graft/nn/levels.h"
 
 namespace graft::models {
 namespace {
@@ -14,7 +15,7 @@ namespace {
 /// Pooler on the first token, dropout, classifier.
 struct BertSequenceHead final : Head {
   BertSequenceHead(const PostNormConfig& c, int64_t num_labels) : dropout(c.head_dropout()) {
-    pooler = register_below(*this, "bert", "pooler", Pooler(c.hidden_size));
+    pooler = nn::place(*this, "bert.pooler", Pooler(c.hidden_size));
     classifier = register_module("classifier", nn::Linear(c.hidden_size, num_labels));
   }
 
@@ -36,18 +37,13 @@ std::shared_ptr<Model> create(const Json& json, const Task& task) {
   if (task.kind == "features") model->head = features_head("bert", c.hidden_size, true);
   else if (task.kind == "tokens") model->head = token_head(c.hidden_size, task.num_labels, c.head_dropout());
   else if (task.kind == "masked_lm")
-    model->head = masked_lm_head({}, c.hidden_size, c.hidden_act, c.layer_norm_eps,
-                                 model->encoder->embeddings->word_embeddings);
+    model->head =
+        masked_lm_head({}, c.hidden_size, c.hidden_act, c.layer_norm_eps, model->encoder->embeddings->word_embeddings);
   else model->head = std::make_shared<BertSequenceHead>(c, task.num_labels);
   return model;
 }
 
-std::string class_name(const Task& task) {
-  if (task.kind == "features") return "BertModel";
-  if (task.kind == "tokens") return "BertForTokenClassification";
-  if (task.kind == "masked_lm") return "BertForMaskedLM";
-  return "BertForSequenceClassification";
-}
+std::string class_name(const Task& task) { return encoder_class_name("Bert", task); }
 
 }  // namespace
 

@@ -5,6 +5,7 @@
 // Differs:  no padded tokens; the relative table is projected only where a distance occurs.
 // Shapes:   N tokens, M tokens that ask, C channels, H heads, D = C / H, R rows of the relative table.
 #include "graft/models/deberta_model.h"
+#include "graft/models/encoder_heads.h"
 
 namespace graft::models {
 namespace {
@@ -59,12 +60,7 @@ std::shared_ptr<Model> create(const Json& json, const Task& task) {
   return model;
 }
 
-std::string class_name(const Task& task) {
-  if (task.kind == "features") return "DebertaModel";
-  if (task.kind == "tokens") return "DebertaForTokenClassification";
-  if (task.kind == "masked_lm") return "DebertaForMaskedLM";
-  return "DebertaForSequenceClassification";
-}
+std::string class_name(const Task& task) { return encoder_class_name("Deberta", task); }
 
 }  // namespace
 

@@ -196,6 +196,7 @@ Activations DebertaModel::forward_block(const Chain&, int64_t block, Activations
     embedded.hidden = {
         embeddings->forward(ids.values, x.kept.at("token_type_ids").values, x.kept.at("position_ids").values),
         ids.lengths};
+    pass_labels(x, embedded);
     return embedded;
   }
   auto& hidden = x.hidden;

@@ -7,6 +7,8 @@
 // Differs:  no padded tokens; the relative table is projected only where a distance occurs.
 // Shapes:   N tokens, M tokens that ask, C channels, R rows of the relative table.
 #include "graft/models/deberta_model.h"
+#include "graft/models/encoder_heads.h"
+#include "graft/nn/fresh.h"
 #include "graft/nn/runs.h"
 
 namespace graft::models {
@@ -43,7 +45,7 @@ struct Convolution final : DebertaAfterFirst {
       : groups(c.conv_groups), dropout(c.hidden_dropout_prob), act(nn::activation(c.conv_act, "config.json")) {
     const auto C = c.hidden_size;
     const auto conv = register_module("conv", std::make_shared<torch::nn::Module>());
-    weight = conv->register_parameter("weight", torch::empty({C, C / groups, c.conv_kernel_size}).normal_(0, 0.02));
+    weight = conv->register_parameter("weight", nn::fresh_normal({C, C / groups, c.conv_kernel_size}, 0.02));
     bias = conv->register_parameter("bias", torch::zeros({C}));
     norm = register_module("LayerNorm", nn::LayerNorm(C, c.layer_norm_eps));
   }
@@ -82,12 +84,7 @@ std::shared_ptr<Model> create(const Json& json, const Task& task) {
   return model;
 }
 
-std::string class_name(const Task& task) {
-  if (task.kind == "features") return "DebertaV2Model";
-  if (task.kind == "tokens") return "DebertaV2ForTokenClassification";
-  if (task.kind == "masked_lm") return "DebertaV2ForMaskedLM";
-  return "DebertaV2ForSequenceClassification";
-}
+std::string class_name(const Task& task) { return encoder_class_name("DebertaV2", task); }
 
 }  // namespace
 

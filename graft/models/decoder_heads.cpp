@@ -1,6 +1,7 @@
 #include "graft/models/decoder_heads.h"
 
 #include "graft/nn/chunked_cross_entropy.h"
+#include "graft/nn/levels.h"
 #include "graft/nn/tied_linear.h"
 
 namespace graft::models {
@@ -9,12 +10,7 @@ namespace {
 /// The final norm under its key, and what all heads of decoders read.
 struct NormedHead : Head {
   explicit NormedHead(const DecoderEnd& end) : norm(end.norm) {
-    struct Level : torch::nn::Module {
-      void add(const std::string& key, std::shared_ptr<torch::nn::Module> module) { register_module(key, module); }
-    };
-    const auto level = std::make_shared<Level>();
-    level->add(end.norm_name, end.norm_module);
-    register_module(end.prefix, level);
+    nn::level(*this, end.prefix).register_module(end.norm_name, end.norm_module);
   }
   Reads reads() const override { return {Reads::Where::all}; }
 

@@ -1,13 +1,15 @@
 #include "graft/models/encoder_heads.h"
 
-#include <sstream>
+#include "graft/nn/levels.h"
+
+#include "graft/nn/chunked_cross_entropy.h"
 
 namespace graft::models {
 namespace {
 
 struct FeaturesHead final : Head {
   FeaturesHead(const std::string& prefix, int64_t hidden_size, bool with_pooler) {
-    if (with_pooler) pooler = register_below(*this, prefix, "pooler", Pooler(hidden_size));
+    if (with_pooler) pooler = nn::place(*this, prefix + ".pooler", Pooler(hidden_size));
   }
 
   Reads reads() const override { return {Reads::Where::all}; }
@@ -49,39 +51,45 @@ struct MaskedLmHead final : Head {
   std::vector<std::string> uses() const override { return {"embeddings"}; }
 
   Outputs forward(const std::map<std::string, Activations>& ends) override {
-    return {{"logits", layers.logits(ends.begin()->second.hidden.values)}};  // (N, V)
+    const auto& end = ends.begin()->second;
+    return masked_lm_outputs(layers.transformed(end.hidden.values), layers.decoder, end);
   }
 
   MaskedLmLayers layers;
 };
 
-/// The module at a dotted key below `root`; levels that are not there yet are made.
-torch::nn::Module& level_at(torch::nn::Module& root, const std::string& key) {
-  auto* level = &root;
-  std::istringstream names(key);
-  for (std::string name; std::getline(names, name, '.');) {
-    const auto children = level->named_children();
-    const auto* known = children.find(name);
-    level = known ? known->get() : level->register_module(name, std::make_shared<torch::nn::Module>()).get();
-  }
-  return *level;
-}
-
 }  // namespace
+
+std::string encoder_class_name(const std::string& stem, const Task& task) {
+  if (task.kind == "features") return stem + "Model";
+  if (task.kind == "tokens") return stem + "ForTokenClassification";
+  if (task.kind == "masked_lm") return stem + "ForMaskedLM";
+  return stem + "ForSequenceClassification";
+}
 
 MaskedLmLayers::MaskedLmLayers(torch::nn::Module& owner, const MaskedLmKeys& keys, int64_t hidden_size,
                                const std::string& act, double eps, nn::Embedding words)
     : words(std::move(words)), act(nn::activation(act, "config.json")) {
   const auto V = this->words->weight.size(0), E = this->words->weight.size(1);
-  bias = level_at(owner, keys.bias).register_parameter("bias", torch::zeros({V}));
-  auto& transform = level_at(owner, keys.transform);
+  bias = nn::place_parameter(owner, keys.bias + ".bias", torch::zeros({V}));
+  auto& transform = nn::level(owner, keys.transform);
   dense = transform.register_module("dense", nn::Linear(hidden_size, E));
-  norm = transform.register_module("LayerNorm", nn::LayerNorm(E, eps));
+  norm = transform.register_module(keys.norm, nn::LayerNorm(E, eps));
   decoder = transform.register_module("decoder", nn::TiedLinear(this->words->weight, bias));
 }
 
-Tensor MaskedLmLayers::logits(const Tensor& hidden) {
-  return decoder(norm(act(dense(hidden))));
+Tensor MaskedLmLayers::transformed(const Tensor& hidden) { return norm(act(dense(hidden))); }
+
+Tensor MaskedLmLayers::logits(const Tensor& hidden) { return decoder(transformed(hidden)); }
+
+Outputs masked_lm_outputs(const Tensor& x, nn::TiedLinear& decoder, const Activations& end) {
+  if (const auto labels = end.kept.find("labels"); labels != end.kept.end())
+    return {{"loss", nn::chunked_cross_entropy(x, decoder->weight, labels->second.values, 0, decoder->bias)}};
+  return {{"logits", decoder(x)}};  // (N, V)
+}
+
+void pass_labels(Activations& from, Activations& to) {
+  if (auto labels = from.kept.extract("labels")) to.kept.insert(std::move(labels));
 }
 
 std::shared_ptr<Head> masked_lm_head(const MaskedLmKeys& keys, int64_t hidden_size, const std::string& act, double eps,

@@ -15,9 +15,13 @@ std::shared_ptr<Head> features_head(const std::string& prefix, int64_t hidden_si
 /// dropout, then a linear layer on every token. Key: classifier.
 std::shared_ptr<Head> token_head(int64_t hidden_size, int64_t num_labels, double dropout);
 
-/// Where the parts of a masked-LM head stand in the file: <bias>.bias, <transform>.dense and <transform>.LayerNorm.
+/// transformers' name of the class for a task: the family's stem with Model, ForTokenClassification, ForMaskedLM or
+/// ForSequenceClassification.
+std::string encoder_class_name(const std::string& stem, const Task& task);
+
+/// Where the parts of a masked-LM head stand in the file: <bias>.bias, <transform>.dense and <transform>.<norm>.
 struct MaskedLmKeys {
-  std::string bias = "cls.predictions", transform = "cls.predictions.transform";
+  std::string bias = "cls.predictions", transform = "cls.predictions.transform", norm = "LayerNorm";
 };
 
 /// dense, activation, norm, then the transposed word embeddings and a bias of the vocabulary's size.
@@ -25,7 +29,8 @@ struct MaskedLmLayers {
   /// Registers its parameters in `owner`; `words` belongs to the first block.
   MaskedLmLayers(torch::nn::Module& owner, const MaskedLmKeys& keys, int64_t hidden_size, const std::string& act,
                  double eps, nn::Embedding words);
-  Tensor logits(const Tensor& hidden);  // (N, C) -> (N, V)
+  Tensor transformed(const Tensor& hidden);  // (N, C) -> (N, E)
+  Tensor logits(const Tensor& hidden);       // (N, C) -> (N, V)
 
   nn::Embedding words;
   nn::Activation act;
@@ -35,7 +40,15 @@ struct MaskedLmLayers {
   Tensor bias;
 };
 
-/// logits of every token that is read; it uses the group "embeddings".
+/// What a masked-language head answers: where the batch brings `labels` of the rows (-100: none), their summed
+/// cross-entropy as `loss`, without the matrix of logits (nn/chunked_cross_entropy.h); else `logits`.
+/// x (N, E): the rows of `end`, transformed.
+Outputs masked_lm_outputs(const Tensor& x, nn::TiedLinear& decoder, const Activations& end);
+
+/// The labels of a batch pass block 0, which otherwise leaves its inputs behind.
+void pass_labels(Activations& from, Activations& to);
+
+/// Of every token that is read; it uses the group "embeddings".
 std::shared_ptr<Head> masked_lm_head(const MaskedLmKeys& keys, int64_t hidden_size, const std::string& act, double eps,
                                      nn::Embedding words);
 
@@ -46,17 +59,5 @@ struct PoolerImpl : torch::nn::Module {
   nn::Linear dense{nullptr};
 };
 TORCH_MODULE(Pooler);
-
-/// A module that stands for one level of a key and holds one module: <name>.<...>.
-template <class Holder>
-Holder register_below(torch::nn::Module& parent, const std::string& level, const std::string& name, Holder holder) {
-  struct Level : torch::nn::Module {
-    void add(const std::string& key, std::shared_ptr<torch::nn::Module> module) { register_module(key, module); }
-  };
-  auto shell = std::make_shared<Level>();
-  shell->add(name, holder.ptr());
-  parent.register_module(level, shell);
-  return holder;
-}
 
 }  // namespace graft::models

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 
 #include "graft/core/error.h"
+#include "graft/io/file.h"
 
 namespace graft::models {
 namespace {
@@ -35,16 +37,46 @@ std::string described(const std::string& key, c10::IntArrayRef shape) {
   return key + " " + io::shape_text(shape.vec());
 }
 
+void check_finite(const std::string& name, const Tensor& tensor) {
+  // One pass: a sum over NaN or infinity is not finite. A finite tensor's sum may overflow, so then each value is looked at.
+  if (!std::isfinite(tensor.sum(torch::kFloat32).item<double>()))
+    GRAFT_CHECK(model, tensor.isfinite().all().item<bool>(),
+                "{}: holds NaN or infinite values. The file is damaged or its training diverged; use another.", name);
+}
+
+bool is_aligned(const io::TensorView& view) {
+  return reinterpret_cast<uintptr_t>(view.data) % io::element_size(view.dtype) == 0;
+}
+
 struct Loader {
   Model& model;
   const Architecture& architecture;
   std::string where;
-  bool fresh_head;
+  bool fresh_head, keep_head;
+  const MappedFiles& mapped;
   torch::OrderedDict<std::string, Tensor> targets;
-  LoadReport report;
-  std::vector<std::string> unused, misshapen;
+  LoadReport report = {};
+  std::vector<std::string> unused = {}, misshapen = {};
+  std::set<std::string> found_otherwise = {};  // of another shape
+  std::map<const io::MappedFile*, std::shared_ptr<char>> mappings = {};  // this model's own, to be written
 
   bool is_head(const std::string& key) const { return model.group_of(key) == "head"; }
+
+  Tensor value_of(const std::string& name, const io::TensorView& view, torch::Dtype wanted) {
+    const auto file = std::find_if(mapped.begin(), mapped.end(), [&](const auto& one) {
+      const auto* begin = one->bytes().data();
+      return std::less_equal<>()(begin, view.data) && std::less<>()(view.data, begin + one->bytes().size());
+    });
+    if (file == mapped.end() || scalar_type(view.dtype) != wanted || !is_aligned(view) || view.shape.empty() ||
+        io::element_count(view.shape) == 0)
+      return to_tensor(name, view).to(wanted);
+    auto& mapping = mappings[file->get()];
+    if (!mapping) mapping = (*file)->writable_copy();
+    const auto tensor = torch::from_blob(mapping.get() + (view.data - (*file)->bytes().data()), view.shape,
+                                         [mapping](void*) {}, wanted);
+    if (tensor.is_floating_point()) check_finite(name, tensor);
+    return tensor;
+  }
 
   /// True when the key names a parameter or buffer, which then is filled.
   bool fill(const std::string& file_key, const std::string& key, const io::TensorView& view) {
@@ -53,12 +85,17 @@ struct Loader {
       if (!target || report.key_in_file.contains(name)) continue;
       if (target->sizes().vec() != view.shape) {
         if (is_head(name) && fresh_head) return report.dropped.push_back(file_key), true;
+        found_otherwise.insert(name);
         misshapen.push_back(fmt::format("{}: the model wants {}, the file has {}", name,
                                         io::shape_text(target->sizes().vec()), io::shape_text(view.shape)));
         return true;
       }
+      if (!keep_head && is_head(name) && !name.starts_with(architecture.prefix + "."))
+        return report.dropped.push_back(file_key), true;
       torch::NoGradGuard no_grad;
-      target->copy_(to_tensor(file_key, view));
+      const auto value = value_of(file_key, view, target->scalar_type());
+      if (value.device() == target->device()) target->set_data(value);
+      else target->copy_(value);
       report.key_in_file[name] = file_key;
       return true;
     }
@@ -148,16 +185,17 @@ Tensor to_tensor(const std::string& name, const io::TensorView& view) {
     if (view.shape[i] == 0) return torch::empty(view.shape, type);
     last += (view.shape[i] - 1) * view.strides[i];
   }
-  // Files do not promise alignment, so the span is copied before it is looked at as numbers.
-  auto span = torch::empty({last + 1}, type);
-  std::memcpy(span.data_ptr(), view.data, (last + 1) * io::element_size(view.dtype));
-  auto tensor = span.as_strided(view.shape, view.strides).contiguous();
-  if (!is_floating(view.dtype)) return tensor;
-  tensor = tensor.to(torch::kFloat32);
-  // One pass: a sum over NaN or infinity is not finite. A finite tensor's sum may overflow, so then each value is looked at.
-  if (!std::isfinite(tensor.sum().item<double>()))
-    GRAFT_CHECK(model, tensor.isfinite().all().item<bool>(),
-                "{}: holds NaN or infinite values. The file is damaged or its training diverged; use another.", name);
+  Tensor span;
+  if (is_aligned(view)) {
+    span = torch::from_blob(const_cast<char*>(view.data), {last + 1}, type);
+  } else {  // files do not promise it
+    span = torch::empty({last + 1}, type);
+    std::memcpy(span.data_ptr(), view.data, (last + 1) * io::element_size(view.dtype));
+  }
+  const bool floating = is_floating(view.dtype);
+  auto tensor = torch::empty(view.shape, floating ? type.dtype(torch::kFloat32) : type);
+  tensor.copy_(span.as_strided(view.shape, view.strides));
+  if (floating) check_finite(name, tensor);
   return tensor;
 }
 
@@ -180,8 +218,8 @@ io::TensorMap to_views(const std::map<std::string, Tensor>& tensors) {
 }
 
 LoadReport load_weights(Model& model, const Architecture& architecture, const io::TensorMap& tensors,
-                        const std::string& where, bool fresh_head) {
-  Loader loader{model, architecture, where, fresh_head, model.parameters_by_key(), {}, {}, {}};
+                        const std::string& where, bool fresh_head, bool keep_head, const MappedFiles& mapped) {
+  Loader loader{model, architecture, where, fresh_head, keep_head, mapped, model.parameters_by_key()};
   for (const auto& item : model.buffers_by_key()) loader.targets.insert(item.key(), item.value());
 
   for (const auto& [key, view] : tensors) {
@@ -196,7 +234,7 @@ LoadReport load_weights(Model& model, const Architecture& architecture, const io
 
   std::vector<std::string> missing;
   for (const auto& item : loader.targets) {
-    if (loader.report.key_in_file.contains(item.key())) continue;
+    if (loader.report.key_in_file.contains(item.key()) || loader.found_otherwise.contains(item.key())) continue;
     if (item.key().ends_with(".num_batches_tracked")) continue;  // a counter that older files do not have
     if (fresh_head && loader.is_head(item.key())) loader.report.fresh.push_back(item.key());
     else missing.push_back(described(item.key(), item.value().sizes()));

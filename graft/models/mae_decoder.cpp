@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "graft/core/error.h"
+#include "graft/nn/fresh.h"
 #include "graft/nn/levels.h"
 
 namespace graft::models {
@@ -54,7 +55,7 @@ MaskedImageHead::MaskedImageHead(const MaskedImageConfig& c, const VisionOptions
       "config.json, or adapt.images.decoder_width in the recipe.",
       D, c.decoder_num_attention_heads);
   embed = nn::place(*this, "decoder.decoder_embed", nn::Linear(encoder.hidden_size, D));
-  mask_token = nn::place_parameter(*this, "decoder.mask_token", torch::empty({1, 1, D}).normal_(0, kInitializerRange));
+  mask_token = nn::place_parameter(*this, "decoder.mask_token", nn::fresh_normal({1, 1, D}, kInitializerRange));
   positions = nn::place_buffer(*this, "decoder.decoder_pos_embed",
                                nn::sincos_positions(side, side, D, encoder.has_class_token ? 1 : 0));
   const auto options = decoder_options(c, encoder);
@@ -63,11 +64,10 @@ MaskedImageHead::MaskedImageHead(const MaskedImageConfig& c, const VisionOptions
     layers.emplace_back(*this, "decoder.decoder_layers." + std::to_string(i), names, options, 0.0);
   norm = nn::place(*this, "decoder.decoder_norm", nn::LayerNorm(D, encoder.layer_norm_eps));
   predict = nn::place(*this, "decoder.decoder_pred", nn::Linear(D, p * p * encoder.num_channels));
-  const torch::NoGradGuard no_grad;
-  for (auto& item : named_parameters())
+  for (const auto& item : named_parameters())
     if (item.value().dim() == 2) {
       const auto bound = std::sqrt(6.0 / static_cast<double>(item.value().size(0) + item.value().size(1)));
-      item.value().uniform_(-bound, bound);
+      nn::draw_fresh(item.value(), [bound](Tensor& weight) { weight.uniform_(-bound, bound); });
     }
 }
 

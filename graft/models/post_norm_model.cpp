@@ -1,6 +1,7 @@
 #include "graft/models/post_norm_model.h"
 
 #include "graft/core/error.h"
+#include "graft/models/encoder_heads.h"
 
 namespace graft::models {
 
@@ -31,6 +32,7 @@ Activations PostNormModel::forward_block(const Chain&, int64_t index, Activation
     embedded.hidden = {
         encoder->embeddings(ids.values, x.kept.at("token_type_ids").values, x.kept.at("position_ids").values),
         ids.lengths};
+    pass_labels(x, embedded);
     return embedded;
   }
   auto& hidden = x.hidden;

@@ -7,7 +7,7 @@
 #include "graft/models/architectures.h"
 #include "graft/models/encoder_heads.h"
 #include "graft/models/post_norm_model.h"
-#include "graft/nn/tied_linear.h"
+#include "graft/nn/levels.h"
 
 namespace graft::models {
 namespace {
@@ -37,9 +37,8 @@ struct RobertaModel final : PostNormModel {
 /// dropout, dense, tanh, dropout, projection on the first token.
 struct RobertaSequenceHead final : Head {
   RobertaSequenceHead(const PostNormConfig& c, int64_t num_labels) : dropout(c.head_dropout()) {
-    const auto classifier = register_module("classifier", std::make_shared<torch::nn::Module>());
-    dense = classifier->register_module("dense", nn::Linear(c.hidden_size, c.hidden_size));
-    out_proj = classifier->register_module("out_proj", nn::Linear(c.hidden_size, num_labels));
+    dense = nn::place(*this, "classifier.dense", nn::Linear(c.hidden_size, c.hidden_size));
+    out_proj = nn::place(*this, "classifier.out_proj", nn::Linear(c.hidden_size, num_labels));
   }
 
   Reads reads() const override { return {Reads::Where::first}; }
@@ -54,48 +53,19 @@ struct RobertaSequenceHead final : Head {
   double dropout;
 };
 
-/// dense, gelu, norm, then the transposed word embeddings and a bias of the vocabulary's size.
-struct RobertaMaskedLmHead final : Head {
-  RobertaMaskedLmHead(const PostNormConfig& c, nn::Embedding words) : words(std::move(words)) {
-    const auto lm_head = register_module("lm_head", std::make_shared<torch::nn::Module>());
-    bias = lm_head->register_parameter("bias", torch::zeros({c.vocab_size}));
-    dense = lm_head->register_module("dense", nn::Linear(c.hidden_size, c.hidden_size));
-    norm = lm_head->register_module("layer_norm", nn::LayerNorm(c.hidden_size, c.layer_norm_eps));
-    decoder = lm_head->register_module("decoder", nn::TiedLinear(this->words->weight, bias));
-  }
-
-  Reads reads() const override { return {Reads::Where::all}; }
-  std::vector<std::string> uses() const override { return {"embeddings"}; }
-
-  Outputs forward(const std::map<std::string, Activations>& ends) override {
-    const auto x = norm(torch::gelu(dense(ends.at("text").hidden.values)));  // (N, C)
-    return {{"logits", decoder(x)}};                                         // (N, V)
-  }
-
-  nn::Embedding words;
-  nn::Linear dense{nullptr};
-  nn::LayerNorm norm{nullptr};
-  nn::TiedLinear decoder{nullptr};
-  Tensor bias;
-};
-
 std::shared_ptr<Model> create(const Json& json, const Task& task) {
   const auto c = read_config(json, defaults());
   const auto model = std::make_shared<RobertaModel>("roberta", c);
   if (task.kind == "features") model->head = features_head("roberta", c.hidden_size, true);
   else if (task.kind == "tokens") model->head = token_head(c.hidden_size, task.num_labels, c.head_dropout());
   else if (task.kind == "masked_lm")
-    model->head = std::make_shared<RobertaMaskedLmHead>(c, model->encoder->embeddings->word_embeddings);
+    model->head = masked_lm_head({"lm_head", "lm_head", "layer_norm"}, c.hidden_size, "gelu", c.layer_norm_eps,
+                                 model->encoder->embeddings->word_embeddings);
   else model->head = std::make_shared<RobertaSequenceHead>(c, task.num_labels);
   return model;
 }
 
-std::string class_name(const Task& task) {
-  if (task.kind == "features") return "RobertaModel";
-  if (task.kind == "tokens") return "RobertaForTokenClassification";
-  if (task.kind == "masked_lm") return "RobertaForMaskedLM";
-  return "RobertaForSequenceClassification";
-}
+std::string class_name(const Task& task) { return encoder_class_name("Roberta", task); }
 
 }  // namespace
 

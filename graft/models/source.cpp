@@ -2,6 +2,8 @@
 
 #include "graft/core/error.h"
 #include "graft/models/lora.h"
+#include "graft/models/weight_type.h"
+#include "graft/nn/fresh.h"
 
 namespace graft::models {
 namespace {
@@ -84,26 +86,18 @@ std::shared_ptr<Model> create(const Source& source, const Task& task) {
 
 }  // namespace
 
-Loaded load(const Source& source, const Task& task, uint64_t seed, bool keep_head) {
+Loaded load(const Source& source, const Task& task, uint64_t seed, bool keep_head, torch::Dtype weights) {
   torch::manual_seed(seed);
   Loaded loaded;
-  loaded.model = create(source, task);
-  auto tensors = source.checkpoint.tensors;
-  if (!keep_head) {
-    std::map<std::string, Tensor> fresh;
-    for (const auto& item : loaded.model->head->named_parameters()) fresh[item.key()] = item.value().detach().clone();
-    loaded.report = load_weights(*loaded.model, *source.architecture, tensors, source.folder.string(), true);
-    // A head for other labels starts fresh; what was pretrained with the encoder (a pooler) stays.
-    torch::NoGradGuard no_grad;
-    for (auto& item : loaded.model->head->named_parameters()) {
-      if (item.key().starts_with(source.architecture->prefix + ".") || !loaded.report.key_in_file.contains(item.key()))
-        continue;
-      item.value().copy_(fresh.at(item.key()));
-      loaded.report.key_in_file.erase(item.key());
-      loaded.report.fresh.push_back(item.key());
-    }
-  } else {
-    loaded.report = load_weights(*loaded.model, *source.architecture, tensors, source.folder.string(), true);
+  {
+    nn::PutOff values;  // what the file has is never drawn
+    loaded.model = create(source, task);
+    keep_weights_as(*loaded.model, weights, false);
+    loaded.report = load_weights(*loaded.model, *source.architecture, source.checkpoint.tensors, source.folder.string(),
+                                 true, keep_head, source.checkpoint.mapped);
+    auto parameters = loaded.model->parameters_by_key();
+    for (const auto& key : loaded.report.fresh)
+      if (const auto* parameter = parameters.find(key)) values.draw(*parameter);
   }
   if (!source.adapter_config.is_null()) {
     const auto prefix = keep_head ? std::string() : source.architecture->prefix + ".";
@@ -116,9 +110,13 @@ Loaded load(const Source& source, const Task& task, uint64_t seed, bool keep_hea
   return loaded;
 }
 
-std::shared_ptr<Model> random_copy(const Source& source, const Task& task, uint64_t seed) {
+std::shared_ptr<Model> random_copy(const Source& source, const Task& task, uint64_t seed, torch::Dtype weights) {
   torch::manual_seed(seed);
+  nn::PutOff values;
   auto copy = create(source, task);
+  keep_weights_as(*copy, weights, false);
+  for (const auto& items : {copy->parameters_by_key(), copy->buffers_by_key()})
+    for (const auto& item : items) values.draw(item.value());
   copy->name += ", random weights";
   return copy;
 }

@@ -29,11 +29,13 @@ struct Loaded {
 };
 
 /// The source with a head for `task`: its own where the file has one of the right shape (and `keep_head`), else fresh,
-/// drawn with `seed`.
-Loaded load(const Source& source, const Task& task, uint64_t seed, bool keep_head = true);
+/// drawn with `seed`. `weights`: as keep_weights_as(); a file of that type is mapped.
+Loaded load(const Source& source, const Task& task, uint64_t seed, bool keep_head = true,
+            torch::Dtype weights = torch::kFloat32);
 
 /// The same architecture with random weights, for the verdict on the features.
-std::shared_ptr<Model> random_copy(const Source& source, const Task& task, uint64_t seed);
+std::shared_ptr<Model> random_copy(const Source& source, const Task& task, uint64_t seed,
+                                   torch::Dtype weights = torch::kFloat32);
 
 /// What config.json says the head is for: by `architectures`, `problem_type` and `id2label`.
 Task task_of(const Json& config, const Architecture& architecture);

@@ -14,6 +14,7 @@
 #include "graft/nn/activation.h"
 #include "graft/nn/convolution.h"
 #include "graft/nn/drop_path.h"
+#include "graft/nn/fresh.h"
 #include "graft/nn/levels.h"
 
 namespace graft::models {
@@ -157,7 +158,7 @@ struct SwinBlock {
     norm1 = nn::place(root, prefix + "." + n.norm1, nn::LayerNorm(C, s.layer_norm_eps));
     const auto rows = (2 * window - 1) * (2 * window - 1);
     table = nn::place_parameter(root, prefix + "." + n.table,
-                                torch::empty({rows, num_heads}).normal_(0, kInitializerRange));
+                                nn::fresh_normal({rows, num_heads}, kInitializerRange));
     if (n.qkv.empty()) {
       query = linear(n.query, C, C, s.qkv_bias);
       key = linear(n.key, C, C, s.qkv_bias);

@@ -3,6 +3,7 @@
 #include "graft/core/error.h"
 #include "graft/nn/attention.h"
 #include "graft/nn/drop_path.h"
+#include "graft/nn/fresh.h"
 #include "graft/nn/levels.h"
 
 namespace graft::models {
@@ -10,7 +11,7 @@ namespace {
 
 constexpr double kInitializerRange = 0.02;
 
-Tensor fresh(std::vector<int64_t> shape) { return torch::empty(shape).normal_(0, kInitializerRange); }
+Tensor fresh(std::vector<int64_t> shape) { return nn::fresh_normal(shape, kInitializerRange); }
 
 /// Rows that a head reads, where it reads only some.
 void narrow_to(Rows& hidden, const ReadIndex* needed) {
@@ -133,10 +134,7 @@ VisionTransformer::VisionTransformer(VisionNames the_names, VisionOptions the_op
       nn::place(*this, names.patches,
                 nn::Conv2d(nn::ConvOptions{
                     .in = o.num_channels, .out = C, .kernel = o.patch_size, .stride = o.patch_size, .bias = true}));
-  {
-    const torch::NoGradGuard no_grad;
-    patches->weight.normal_(0, kInitializerRange);
-  }
+  nn::draw_fresh(patches->weight, [](Tensor& weight) { weight.normal_(0, kInitializerRange); });
   if (o.has_class_token) class_token = nn::place_parameter(*this, names.class_token, fresh({1, 1, C}));
   if (o.has_mask_token) mask_token = nn::place_buffer(*this, names.mask_token, torch::zeros({1, C}));
   if (o.num_registers > 0) registers = nn::place_parameter(*this, names.registers, fresh({1, o.num_registers, C}));

@@ -7,10 +7,12 @@
 
 namespace graft::nn {
 
-/// The sum over rows of -log softmax(hidden . weight^T)[label]; rows with the label -100 count nothing.
-/// hidden (N, C), weight (V, C), labels (N) int64 -> scalar float32. `chunk_rows` 0: as many as fit about 64 MB of logits.
+/// The sum over rows of -log softmax(hidden . weight^T + bias)[label]; rows with the label -100 count nothing.
+/// hidden (N, C), weight (V, C), labels (N) int64, bias (V) or undefined -> scalar float32. `chunk_rows` 0: as many as fit
+/// about 64 MB of logits.
 torch::Tensor chunked_cross_entropy(const torch::Tensor& hidden, const torch::Tensor& weight,
-                                    const torch::Tensor& labels, int64_t chunk_rows = 0);
+                                    const torch::Tensor& labels, int64_t chunk_rows = 0,
+                                    const torch::Tensor& bias = {});
 
 /// The same for each row, without gradient: (N) float32, 0 where the label is -100.
 torch::Tensor chunked_losses(const torch::Tensor& hidden, const torch::Tensor& weight, const torch::Tensor& labels,

@@ -1,6 +1,8 @@
 #include "graft/nn/layers.h"
 
 #include "graft/core/error.h"
+#include "graft/nn/fresh.h"
+#include "graft/nn/half_weights.h"
 #include "graft/nn/linear.h"
 
 namespace graft::nn {
@@ -20,7 +22,7 @@ Tensor Attachable::attached(const Tensor& input, Tensor output) const {
 }
 
 LinearImpl::LinearImpl(int64_t in, int64_t out, bool with_bias) {
-  weight = register_parameter("weight", torch::empty({out, in}).normal_(0, kInitializerRange));
+  weight = register_parameter("weight", fresh_normal({out, in}, kInitializerRange));
   if (with_bias) bias = register_parameter("bias", torch::zeros({out}));
 }
 
@@ -28,12 +30,17 @@ Tensor LinearImpl::forward(const Tensor& x) { return attached(x, nn::linear(x, w
 
 EmbeddingImpl::EmbeddingImpl(int64_t rows, int64_t width, std::optional<int64_t> padding_id)
     : padding_id(padding_id.value_or(-1)) {
-  auto table = torch::empty({rows, width}).normal_(0, kInitializerRange);
-  if (padding_id) table[*padding_id].zero_();
-  weight = register_parameter("weight", table);
+  weight = register_parameter("weight", torch::empty({rows, width}));
+  draw_fresh(weight, [padding_id](Tensor& table) {
+    table.normal_(0, kInitializerRange);
+    if (padding_id) table[*padding_id].zero_();
+  });
 }
 
-Tensor EmbeddingImpl::forward(const Tensor& ids) { return attached(ids, torch::embedding(weight, ids, padding_id)); }
+Tensor EmbeddingImpl::forward(const Tensor& ids) {
+  return attached(ids, weight.scalar_type() == torch::kBFloat16 ? widened_embedding(weight, ids, padding_id)
+                                                                : torch::embedding(weight, ids, padding_id));
+}
 
 LayerNormImpl::LayerNormImpl(int64_t width, double eps) : eps(eps) {
   weight = register_parameter("weight", torch::ones({width}));

@@ -5,6 +5,8 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "graft/nn/half_weights.h"
+
 namespace graft::nn {
 namespace {
 
@@ -52,6 +54,7 @@ bool multiplies_by_onednn() {
 }
 
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  if (must_widen(x, weight)) return widened_linear(x, weight, bias);
   const auto plain = [](const Tensor& t) { return t.device().is_cpu() && t.scalar_type() == torch::kFloat32; };
   if (!multiplies_by_onednn() || !plain(x) || !plain(weight) || x.numel() * weight.size(0) < kLarge || x.dim() < 2 ||
       at::autocast::is_autocast_enabled(at::kCPU) || !at::globalContext().userEnabledMkldnn())

@@ -1,22 +1,9 @@
 #include "graft/nn/post_norm_encoder.h"
 
-#include <torch/nn/modules/container/modulelist.h>
-
 #include "graft/nn/attention.h"
+#include "graft/nn/levels.h"
 
 namespace graft::nn {
-namespace {
-
-/// A module that only holds others: the levels of a checkpoint's keys.
-struct Level : torch::nn::Module {
-  template <class Holder>
-  Holder add(const std::string& name, Holder holder) {
-    return register_module(name, std::move(holder));
-  }
-  std::shared_ptr<Level> level(const std::string& name) { return register_module(name, std::make_shared<Level>()); }
-};
-
-}  // namespace
 
 PostNormEmbeddingsImpl::PostNormEmbeddingsImpl(const PostNormOptions& o) : dropout(o.hidden_dropout_prob) {
   const auto C = o.hidden_size;
@@ -40,18 +27,14 @@ PostNormLayerImpl::PostNormLayerImpl(const PostNormOptions& o)
       attention_dropout(o.attention_probs_dropout_prob),
       act(activation(o.hidden_act, "config.json")) {
   const auto C = o.hidden_size, F = o.intermediate_size;
-  const auto attention = register_module("attention", std::make_shared<Level>());
-  const auto self = attention->level("self");
-  query = self->add("query", Linear(C, C));
-  key = self->add("key", Linear(C, C));
-  value = self->add("value", Linear(C, C));
-  const auto attention_output = attention->level("output");
-  attention_dense = attention_output->add("dense", Linear(C, C));
-  attention_norm = attention_output->add("LayerNorm", LayerNorm(C, o.layer_norm_eps));
-  inner = register_module("intermediate", std::make_shared<Level>())->add("dense", Linear(C, F));
-  const auto output = register_module("output", std::make_shared<Level>());
-  outer = output->add("dense", Linear(F, C));
-  output_norm = output->add("LayerNorm", LayerNorm(C, o.layer_norm_eps));
+  query = place(*this, "attention.self.query", Linear(C, C));
+  key = place(*this, "attention.self.key", Linear(C, C));
+  value = place(*this, "attention.self.value", Linear(C, C));
+  attention_dense = place(*this, "attention.output.dense", Linear(C, C));
+  attention_norm = place(*this, "attention.output.LayerNorm", LayerNorm(C, o.layer_norm_eps));
+  inner = place(*this, "intermediate.dense", Linear(C, F));
+  outer = place(*this, "output.dense", Linear(F, C));
+  output_norm = place(*this, "output.LayerNorm", LayerNorm(C, o.layer_norm_eps));
 }
 
 Tensor PostNormLayerImpl::forward(const Tensor& x, const std::vector<int64_t>& lengths, const Tensor& index,
@@ -65,9 +48,8 @@ Tensor PostNormLayerImpl::forward(const Tensor& x, const std::vector<int64_t>& l
 
 PostNormEncoderImpl::PostNormEncoderImpl(const PostNormOptions& o) {
   embeddings = register_module("embeddings", PostNormEmbeddings(o));
-  const auto encoder = register_module("encoder", std::make_shared<Level>());
-  const auto list = encoder->level("layer");
-  for (int64_t i = 0; i < o.num_hidden_layers; ++i) layers.push_back(list->add(std::to_string(i), PostNormLayer(o)));
+  for (int64_t i = 0; i < o.num_hidden_layers; ++i)
+    layers.push_back(place(*this, "encoder.layer." + std::to_string(i), PostNormLayer(o)));
 }
 
 }  // namespace graft::nn

@@ -18,8 +18,11 @@ std::string duration(double seconds) {
 
 }  // namespace
 
-Progress::Progress(bool quiet)
-    : quiet_(quiet), terminal_(isatty(STDERR_FILENO) == 1), color_(terminal_ && !std::getenv("NO_COLOR")) {}
+Progress::Progress(bool quiet, double plain_seconds)
+    : quiet_(quiet),
+      terminal_(isatty(STDERR_FILENO) == 1),
+      color_(terminal_ && !std::getenv("NO_COLOR")),
+      plain_seconds_(plain_seconds) {}
 
 void Progress::clear() {
   if (open_) std::fputs("\r\033[K", stderr);
@@ -36,7 +39,7 @@ void Progress::step(const std::string& name, int64_t done, int64_t total, const 
     if (!terminal_) return;
   }
   const double since = std::chrono::duration<double>(now - drawn_).count();
-  if (since < (terminal_ ? 0.1 : 15.0)) return;
+  if (since < (terminal_ ? 0.1 : plain_seconds_)) return;
   drawn_ = now;
   const double elapsed = std::chrono::duration<double>(now - started_).count();
   const double left = done > first_done_ ? elapsed / (done - first_done_) * (total - done) : 0;

@@ -4,8 +4,16 @@
 
 #include "graft/core/error.h"
 #include "graft/core/interrupt.h"
+#include "graft/io/tensor_view.h"
 
 namespace graft::retain {
+namespace {
+
+constexpr const char* kOtherSize =
+    "{} is {} in the source and {} in the tuned model: they are not of one size, so one was not made from the other, and "
+    "what it kept cannot be measured. Give the model that the tuned one was trained from.";
+
+}  // namespace
 
 double linear_cka(const Tensor& x, const Tensor& y) {
   const auto centred = [](const Tensor& t) {
@@ -67,17 +75,54 @@ double agreement(const Tensor& a, const Tensor& b) {
   return a.eq(b).to(torch::kFloat64).mean().item<double>();
 }
 
-void take_blocks(models::Model& probe, const models::Model& model, bool head) {
-  const torch::NoGradGuard no_grad;
-  const auto take = [&](auto into, const auto& from) {
-    for (auto& item : into) {
-      if (!head && probe.group_of(item.key()) == "head") continue;
-      const auto* found = from.find(item.key());
-      if (found && found->sizes() == item.value().sizes()) item.value().copy_(*found);
-    }
+namespace {
+
+/// Pairs of what stands for the same in both models: (the probe's, the model's).
+std::vector<std::pair<Tensor, Tensor>> shared(const models::Model& probe, const models::Model& model, bool head) {
+  const auto tensors = [](const models::Model& of) {
+    std::map<std::string, Tensor> all;
+    for (const auto& items : {of.parameters_by_key(), of.buffers_by_key()})
+      for (const auto& item : items) all[item.key()] = item.value();
+    return all;
   };
-  take(probe.parameters_by_key(), model.parameters_by_key());
-  take(probe.buffers_by_key(), model.buffers_by_key());
+  const auto mine = tensors(probe), theirs = tensors(model);
+  const auto shape = [](const Tensor* t) { return t ? io::shape_text(t->sizes().vec()) : std::string("missing"); };
+  std::vector<std::pair<Tensor, Tensor>> pairs;
+  for (const auto& [key, tensor] : mine) {
+    const bool of_head = probe.group_of(key) == "head";
+    if (!head && of_head) continue;
+    const auto found = theirs.find(key);
+    const auto* other = found == theirs.end() ? nullptr : &found->second;
+    const bool fits = other && other->sizes() == tensor.sizes();
+    GRAFT_CHECK(model, fits || of_head, kOtherSize, key, shape(&tensor), shape(other));
+    if (fits) pairs.emplace_back(tensor, *other);
+  }
+  for (const auto& [key, tensor] : theirs)
+    GRAFT_CHECK(model, mine.contains(key) || model.group_of(key) == "head", kOtherSize, key, "missing", shape(&tensor));
+  return pairs;
+}
+
+}  // namespace
+
+BorrowedBlocks::BorrowedBlocks(models::Model& probe, const models::Model& model, bool head) {
+  const torch::NoGradGuard no_grad;
+  for (const auto& [mine, theirs] : shared(probe, model, head)) {
+    own_.emplace_back(mine, mine.detach());
+    own_.back().first.set_data(theirs.detach());
+  }
+}
+
+BorrowedBlocks::~BorrowedBlocks() {
+  const torch::NoGradGuard no_grad;
+  for (auto& [parameter, held] : own_) parameter.set_data(held);
+}
+
+void release_blocks(models::Model& probe, const models::Model& model, bool head) {
+  const torch::NoGradGuard no_grad;
+  for (auto& [mine, theirs] : shared(probe, model, head)) {
+    auto parameter = mine;
+    parameter.set_data(torch::zeros({1}, mine.options()).as_strided(mine.sizes(), std::vector<int64_t>(mine.dim(), 0)));
+  }
 }
 
 }  // namespace graft::retain

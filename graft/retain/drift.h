@@ -25,8 +25,23 @@ Seen observe(models::Model& model, const features::Inputs& inputs, const std::ve
 /// Part of the rows in which both chose alike.
 double agreement(const Tensor& choices, const Tensor& others);
 
-/// Copies into `probe`, a model of the same family with a head of its own, what `model` has: blocks and, with `head`, its
-/// head too. The probe then judges what the model's blocks still know.
-void take_blocks(models::Model& probe, const models::Model& model, bool head);
+/// While it lives, the blocks of `probe`, a model of the same family with a head of its own, are `model`'s, and with `head`
+/// its head too: the same memory, not a copy. The probe then judges what the model's blocks still know. Afterwards its own
+/// weights are back.
+class BorrowedBlocks {
+ public:
+  /// Throws Kind::model when a tensor of the blocks is missing or of another shape: the probe would be a mixture of two
+  /// models, and its numbers nobody's.
+  BorrowedBlocks(models::Model& probe, const models::Model& model, bool head);
+  ~BorrowedBlocks();
+  BorrowedBlocks(const BorrowedBlocks&) = delete;
+  BorrowedBlocks& operator=(const BorrowedBlocks&) = delete;
+
+ private:
+  std::vector<std::pair<Tensor, Tensor>> own_;  // of the probe: the parameter, and what it held
+};
+
+/// Gives back the memory of what `probe` would borrow of `model`; its shape stays, its values are 0.
+void release_blocks(models::Model& probe, const models::Model& model, bool head);
 
 }  // namespace graft::retain

@@ -18,6 +18,7 @@ class Ewc final : public train::LossTerm {
   Ewc(const models::Model& model, Anchors anchors, double strength, std::string label = "ewc");
 
   std::string name() const override { return label_; }
+  std::optional<double> strengthen(double factor) override { return strength *= factor; }
   /// The penalty; adds strength * F (theta - theta*) to the gradients of the parameters that learn.
   double add_gradients(const train::WholeStep& step) override;
   Json state() const override { return {{"strength", strength}}; }

@@ -16,7 +16,7 @@ void interpolate(models::Model& model, const std::map<std::string, Tensor>& from
       if (!item.value().is_floating_point()) continue;
       // The ends are the weights themselves, not what rounding makes of them.
       if (share == 0 || share == 1) item.value().copy_(share == 0 ? a->second : b->second);
-      else item.value().copy_(torch::lerp(a->second, b->second, share));
+      else item.value().copy_(torch::lerp(a->second.to(torch::kFloat32), b->second.to(torch::kFloat32), share));
     }
 }
 

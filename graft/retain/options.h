@@ -10,6 +10,8 @@ struct EwcOptions {
   std::string fisher;
   int64_t examples = 1000;
   std::string labels = "auto";
+  bool carry = true;
+  double decay = 1;
 
   template <class Visitor>
   void visit(Visitor&& field) {
@@ -20,18 +22,27 @@ struct EwcOptions {
     field("examples", examples, "that the Fisher is computed from");
     field("labels", labels,
           "given: those of retain.source_data; own: drawn from the source's outputs; auto: given where there are such");
+    field("carry", carry, "the result gets a fisher.safetensors of its own, for the next run from it");
+    field("decay", decay, "of earlier domains in that file: gamma of Schwarz et al. 2018; 1: all count alike");
   }
 };
 
 struct ReplayOptions {
   double fraction = 0;
   int64_t size = 0;
+  std::string buffer = "balanced";
+  double logits = 0;
 
   template <class Visitor>
   void visit(Visitor&& field) {
     field("fraction", fraction,
           "part of all examples of an epoch that is drawn from retain.source_data; 0: off, 0.05 is usual");
-    field("size", size, "keep only this many source examples, as many of each label as there can be; 0: all");
+    field("size", size, "keep only this many source examples; 0: all");
+    field("buffer", buffer,
+          "which are kept: balanced (as many of each label as there can be), reservoir (any, Vitter 1985), herding (those "
+          "whose mean features are closest to their label's, Rebuffi et al. 2017), all");
+    field("logits", logits,
+          "weight of the squared difference from the logits that the source gave them (Buzzega et al. 2020); 0: off");
   }
 };
 
@@ -50,7 +61,10 @@ struct RetainOptions {
   data::DataOptions source_data;
   bool report = true;
   int64_t examples = 500;
+  bool curve = false;
   double max_forgetting = -1;
+  double strengthen_by = 2;
+  std::vector<std::string> strengthened;
   bool interpolate = false;
   double l2sp = 0;
   EwcOptions ewc;
@@ -61,10 +75,13 @@ struct RetainOptions {
   void visit(Visitor&& field) {
     field("source_data", source_data, "labelled examples of what the source model was trained for");
     field("report", report, "measure what the source loses, after each phase");
+    field("curve", curve, "measure it after each epoch too in which blocks learn, not only after each phase");
     field("examples", examples, "most examples that it is measured on");
     field("max_forgetting", max_forgetting,
-          "at the end, the best point between source and result that loses at most this much of the source's metric; "
-          "below 0: no limit");
+          "the budget: where an epoch has lost more of the source's metric, the terms are strengthened; at the end, the "
+          "best point between source and result that lost no more; below 0: no limit");
+    field("strengthen_by", strengthen_by, "factor by which terms are strengthened after an epoch over the budget; 1: not");
+    field("strengthened", strengthened, "which terms: ewc, l2sp, lwf, replay; empty: all that the run has");
     field("interpolate", interpolate,
           "without a limit too: the point that keeps most of the source and is not worse on the new task (Wortsman et "
           "al. "
@@ -77,6 +94,8 @@ struct RetainOptions {
     field("replay", replay, "examples of the source's own task among the new ones");
   }
 
+  /// Something is chosen by what the source loses, or it is followed from epoch to epoch.
+  bool chooses() const { return max_forgetting >= 0 || interpolate || (report && curve); }
   bool has_source_data() const {
     return !source_data.path.empty() || !source_data.train.empty() || !source_data.test.empty();
   }

@@ -29,13 +29,31 @@ bool anything_learns(const models::Model& model) {
 }  // namespace
 
 Replay::Replay(const train::Stream& stream, std::vector<int64_t> examples, double fraction, uint64_t seed,
-               std::shared_ptr<models::Head> old_head)
+               std::shared_ptr<models::Head> old_head, Answers logits, double logits_weight)
     : stream_(stream),
       examples_(std::move(examples)),
       per_example_(fraction / (1 - fraction)),
       seed_(seed),
-      old_head_(std::move(old_head)) {
+      old_head_(std::move(old_head)),
+      logits_(std::move(logits)),
+      logits_weight_(logits_weight) {
+  GRAFT_ASSERT(logits_weight == 0 || logits_.logits);
   GRAFT_ASSERT(!examples_.empty() && fraction > 0 && fraction < 1);
+}
+
+/// The sum over the examples of the mean squared difference from the source's logits.
+models::Tensor Replay::moved_logits(const models::Tensor& logits, const std::vector<int64_t>& examples) const {
+  const auto then = logits_.of(examples).to(logits.device());
+  const auto moved = (logits.to(torch::kFloat32).reshape(then.sizes()) - then).square().mean(1);
+  std::vector<float> shares;  // of a row in its example
+  for (const auto n : logits_.lengths(examples)) shares.insert(shares.end(), n, 1.0f / static_cast<float>(n));
+  return moved.dot(torch::tensor(shares).to(moved.device()));
+}
+
+std::optional<double> Replay::strengthen(double factor) {
+  if (per_example_ >= 1) return {};
+  per_example_ = std::min(1.0, per_example_ * factor);
+  return per_example_ / (1 + per_example_);
 }
 
 double Replay::add_gradients(const train::WholeStep& step) {
@@ -67,27 +85,13 @@ double Replay::add_gradients(const train::WholeStep& step) {
     const train::Autocast autocast(step.model.device(), step.bf16);
     const auto outputs =
         train::forward_behind(step.model, stream_.enter(chosen, step.epoch), stream_.reads(chosen, step.epoch));
-    loss = stream_.loss_sum(outputs, chosen, step.epoch) / static_cast<double>(step.examples);
+    loss = stream_.loss_sum(outputs, chosen, step.epoch);
+    if (logits_weight_ > 0) loss = loss + logits_weight_ * moved_logits(outputs.at("logits"), chosen);
+    loss = loss / static_cast<double>(step.examples);
   }
   if (!loss.requires_grad()) return 0;
   loss.backward();
   return loss.item<double>();
-}
-
-std::vector<int64_t> balanced(const std::vector<int64_t>& labels, int64_t count, uint64_t seed) {
-  std::vector<int64_t> order(labels.size());
-  std::iota(order.begin(), order.end(), 0);
-  if (count <= 0 || count >= static_cast<int64_t>(order.size())) return order;
-  Random(seed).shuffle(order);
-  // Round after round one of each label: a label that has few gives all of them.
-  std::map<int64_t, std::vector<int64_t>> by_label;
-  for (const auto i : order) by_label[labels[i]].push_back(i);
-  std::vector<int64_t> chosen;
-  for (size_t round = 0; static_cast<int64_t>(chosen.size()) < count; ++round)
-    for (const auto& [label, examples] : by_label)
-      if (round < examples.size() && static_cast<int64_t>(chosen.size()) < count) chosen.push_back(examples[round]);
-  std::sort(chosen.begin(), chosen.end());
-  return chosen;
 }
 
 }  // namespace graft::retain

@@ -1,9 +1,12 @@
 // Replay: examples of the source's own task, with their own labels and head, among those of the new one.
-// Paper:  Chaudhry et al. 2019, https://arxiv.org/abs/1902.10486 (a small buffer of old examples, trained on beside the new).
+// Papers: Chaudhry et al. 2019, https://arxiv.org/abs/1902.10486 (a small buffer of old examples, trained on beside the new);
+//         Buzzega et al. 2020, https://arxiv.org/abs/2004.07211 (dark experience replay: the mean squared difference from
+//         the logits that the source had, beside the labels as in their DER++).
 #pragma once
 
 #include <memory>
 
+#include "graft/retain/answers.h"
 #include "graft/train/loss_term.h"
 
 namespace graft::retain {
@@ -12,28 +15,35 @@ class Replay final : public train::LossTerm {
  public:
   /// `examples` of the source's task on the model that trains; the loss is added with the weight of one example each.
   /// `fraction` of all examples of an epoch are replayed: exactly, to one example. `old_head` (of the source, frozen) judges
-  /// them; null: the model's own head. `stream` and `old_head` must outlive this.
+  /// them; null: the model's own head. `stream` and `old_head` must outlive this. `logits`, of the source to all examples of
+  /// the stream, are held with `logits_weight`.
   Replay(const train::Stream& stream, std::vector<int64_t> examples, double fraction, uint64_t seed,
-         std::shared_ptr<models::Head> old_head);
+         std::shared_ptr<models::Head> old_head, Answers logits = {}, double logits_weight = 0);
 
   std::string name() const override { return "replay"; }
   double add_gradients(const train::WholeStep& step) override;
-  Json state() const override { return {{"seen", seen_}, {"replayed", replayed_}}; }
-  void load_state(const Json& state) override { seen_ = state.at("seen"), replayed_ = state.at("replayed"); }
+  /// Replays more: `factor` replayed examples where there was one, until there are as many as new ones. Returns the
+  /// fraction of all. At the end of an epoch only, so that the fraction is exact over the next.
+  std::optional<double> strengthen(double factor) override;
+  Json state() const override { return {{"seen", seen_}, {"replayed", replayed_}, {"per_example", per_example_}}; }
+  void load_state(const Json& state) override {
+    seen_ = state.at("seen"), replayed_ = state.at("replayed"), per_example_ = state.at("per_example");
+  }
 
   /// Replayed in the epoch so far.
   int64_t replayed() const { return replayed_; }
 
  private:
+  models::Tensor moved_logits(const models::Tensor& logits, const std::vector<int64_t>& examples) const;
+
   const train::Stream& stream_;
   std::vector<int64_t> examples_;
   double per_example_;  // replayed examples for each new one
   uint64_t seed_;
   std::shared_ptr<models::Head> old_head_;
+  Answers logits_;
+  double logits_weight_;
   int64_t seen_ = 0, replayed_ = 0;  // in this epoch
 };
-
-/// `count` of the examples with these labels, as many of each as there can be, seeded. 0: all.
-std::vector<int64_t> balanced(const std::vector<int64_t>& labels, int64_t count, uint64_t seed);
 
 }  // namespace graft::retain

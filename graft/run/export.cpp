@@ -1,5 +1,7 @@
 #include "graft/run/export.h"
 
+#include <algorithm>
+
 #include "graft/core/error.h"
 #include "graft/io/safetensors.h"
 #include "graft/models/lora.h"
@@ -16,7 +18,18 @@ constexpr const char* kObjective[] = {"mask_ratio",
                                       "decoder_num_hidden_layers",
                                       "decoder_num_attention_heads"};
 
-Json config_of(const models::Source& source, const models::Task& task, const std::vector<std::string>& label_names) {
+/// What safetensors then holds: one type for all, as config.json can name only one. Returns its name.
+std::string unify_types(std::map<std::string, models::Tensor>& tensors, bool may_be_half) {
+  const auto is_half = [](const auto& item) { return item.second.scalar_type() == torch::kBFloat16; };
+  const bool half = may_be_half && std::any_of(tensors.begin(), tensors.end(), is_half);
+  for (auto& item : tensors)
+    if (item.second.is_floating_point())
+      item.second = item.second.detach().to(half ? torch::kBFloat16 : torch::kFloat32);
+  return half ? "bfloat16" : "float32";
+}
+
+Json config_of(const models::Source& source, const models::Task& task, const std::vector<std::string>& label_names,
+               const std::string& type) {
   auto config = source.config;
   // timm and bare checkpoints: what was read from shapes is left out, the labels are named as there.
   if (models::is_timm(config) || config.contains("layout")) {
@@ -35,7 +48,7 @@ Json config_of(const models::Source& source, const models::Task& task, const std
                                                              : exported;
   config.erase("auto_map");  // the code of the source's repository is not needed
   for (const auto* key : {"dtype", "torch_dtype"}) config.erase(key);
-  config["torch_dtype"] = "float32";
+  config["torch_dtype"] = type;
   for (const auto* key : {"id2label", "label2id", "problem_type", "_name_or_path"}) config.erase(key);
   if (task.num_labels == 0) return config;  // features, and what was pretrained for
   Json names = Json::object(), ids = Json::object();
@@ -93,6 +106,7 @@ std::string export_model(const std::filesystem::path& folder, const models::Sour
   auto tensors = adapters ? models::peft_tensors(model) : models::without_adapters(model);
   if (task.kind == "masked_image" && models::is_timm(source.config))
     std::erase_if(tensors, [](const auto& item) { return item.first.starts_with("decoder."); });
+  const auto type = unify_types(tensors, /*may_be_half=*/!adapters);  // adapters are small, and learned in float32
   const auto* weights = adapters ? "adapter_model.safetensors" : "model.safetensors";
   const auto hash = io::write_safetensors(making / weights, models::to_views(tensors));
   if (adapters) {
@@ -100,7 +114,7 @@ std::string export_model(const std::filesystem::path& folder, const models::Sour
     io::write_file(making / "adapter_config.json", models::peft_config(model, *adapters, task, base).dump(2) + "\n");
   }
   const auto* settings_name = source.config.contains("layout") ? "graft.json" : "config.json";
-  io::write_file(making / settings_name, config_of(source, task, label_names).dump(2) + "\n");
+  io::write_file(making / settings_name, config_of(source, task, label_names, type).dump(2) + "\n");
   for (const auto& [name, content] : files) io::write_file(making / name, content);
   if (const auto settings = source.folder / "generation_config.json";
       task.kind == "causal_lm" && std::filesystem::exists(settings))

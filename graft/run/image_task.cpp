@@ -82,24 +82,46 @@ data::Examples ImageTask::list(const std::vector<std::string>& given) {
 }
 
 Prepared ImageTask::prepare(const models::Model& model, data::Examples& examples, const Wanted& wanted) {
-  Prepared result;
-  auto inputs = std::make_unique<features::ImageInputs>(model, preprocessing_, options_);
-  if (wanted.training_seed && options_.augment.enabled) inputs->augment(options_.augment, *wanted.training_seed);
-  const auto rows = inputs->add(files_, examples.texts, wanted.bad_rows, result.skipped, wanted.progress);
-  const auto once = std::vector<int64_t>(rows.begin(), rows.begin() + (examples.size() - result.skipped.count));
-  if (rows.size() > once.size()) result.repeated = data::take(examples, rows);
-  if (result.skipped.count > 0) {
-    GRAFT_CHECK(data, !rows.empty(), "none of {} images can be used; the first: {}", result.skipped.count,
-                result.skipped.first.front());
-    result.note = fmt::format("{} {} images were skipped; the first: {}", result.skipped.count, wanted.split,
-                              result.skipped.first[0]);
-    examples = data::take(examples, once);
+  return std::move(prepare_all(model, {this}, examples, wanted).front());
+}
+
+std::vector<Prepared> ImageTask::prepare_all(const models::Model& model, const std::vector<ImageTask*>& tasks,
+                                             data::Examples& examples, const Wanted& wanted) {
+  const auto& options = tasks.front()->options_;
+  std::vector<std::unique_ptr<features::ImageInputs>> inputs;
+  std::vector<features::ImageInputs*> all;
+  for (const auto* task : tasks) {
+    auto own = options;
+    own.cache_gb /= static_cast<double>(tasks.size());
+    inputs.push_back(std::make_unique<features::ImageInputs>(model, task->preprocessing_, own));
+    if (wanted.training_seed && options.augment.enabled) inputs.back()->augment(options.augment, *wanted.training_seed);
+    all.push_back(inputs.back().get());
   }
-  if (options_.fast_decode && wanted.training_seed)
-    result.note += fmt::format("{}fast_decode changes a sample by {:.2f} of 255 levels on average",
-                               result.note.empty() ? "" : "\n", inputs->fast_decode_deviation(32));
-  result.inputs = std::move(inputs);
-  return result;
+  data::SkippedRows skipped;
+  const auto added = features::ImageInputs::add_all(all, tasks.front()->files_, examples.texts, wanted.bad_rows,
+                                                    skipped, wanted.progress);
+  const auto& rows = added.rows;
+  const auto once = std::vector<int64_t>(rows.begin(), rows.begin() + (examples.size() - skipped.count));
+  std::vector<Prepared> results(tasks.size());
+  std::string note;
+  if (skipped.count > 0) {
+    GRAFT_CHECK(data, !rows.empty(), "none of {} images can be used; the first: {}", skipped.count,
+                skipped.first.front());
+    note = fmt::format("{} {} images were skipped; the first: {}", skipped.count, wanted.split, skipped.first[0]);
+  }
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    auto& result = results[i];
+    if (rows.size() > once.size()) result.repeated = data::take(examples, rows);
+    result.skipped = skipped;
+    result.note = note;
+    if (options.fast_decode && wanted.training_seed)
+      result.note += fmt::format("{}fast_decode changes a sample by {:.2f} of 255 levels on average",
+                                 result.note.empty() ? "" : "\n", inputs[i]->fast_decode_deviation(32));
+    result.inputs = std::move(inputs[i]);
+  }
+  results.front().decoded = added.decoded;
+  if (skipped.count > 0) examples = data::take(examples, once);
+  return results;
 }
 
 Json ImageTask::settings(const models::Model&) const {

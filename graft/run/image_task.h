@@ -20,6 +20,13 @@ class ImageTask final : public TaskInputs {
                      const std::vector<std::string>& label_names) override;
   data::Examples list(const std::vector<std::string>& given) override;
   Prepared prepare(const models::Model& model, data::Examples& examples, const Wanted& wanted) override;
+  /// The same for several sources that prepare images differently: each image is decoded once for all of them, and one
+  /// that any of them cannot use is left out of all. The first of `tasks` has read the examples.
+  static std::vector<Prepared> prepare_all(const models::Model& model, const std::vector<ImageTask*>& tasks,
+                                           data::Examples& examples, const Wanted& wanted);
+  /// Where the images lie that read() found, for another source on the same data.
+  std::shared_ptr<data::ImageFiles> image_files() const { return files_; }
+  void use(std::shared_ptr<data::ImageFiles> files) { files_ = std::move(files); }
   Json settings(const models::Model& model) const override;
   std::map<std::string, std::string> files(const models::Model& model) const override;
   bool of_images() const override { return true; }

@@ -14,8 +14,10 @@
 #include "graft/io/commit.h"
 #include "graft/io/safetensors.h"
 #include "graft/models/lora.h"
+#include "graft/models/weight_type.h"
 #include "graft/report/journal.h"
 #include "graft/retain/ewc.h"
+#include "graft/retain/fisher.h"
 #include "graft/retain/interpolation.h"
 #include "graft/retain/lwf.h"
 #include "graft/run/export.h"
@@ -101,9 +103,29 @@ struct Runner {
   void start() {
     io::make_folder(folder);
     io::sweep_temporaries(folder);
-    io::require_space(folder, 200'000'000, "checkpoints and the result");
     io::write_file(folder / "recipe.toml", recipe_text(recipe));
     sessions.write("started", {{"threads", at::get_num_threads()}});
+  }
+
+  /// Refuses a run whose checkpoints and result would not fit, before anything learns. `trained`: the groups of the
+  /// largest phase, of which a checkpoint holds the weights, the best weights and AdamW's two moments. `folders`: of models
+  /// that will be written.
+  void require_room(const models::Model& model, const std::set<std::string>& trained, int folders) const {
+    constexpr uint64_t kFloat = 4, kCopies = 4, kCheckpoints = 3;  // two are kept while the next is written
+    uint64_t all = 0, learning = 0;
+    for (const auto& item : model.parameters_by_key()) {
+      all += item.value().numel();
+      if (trained.contains(model.group_of(item.key()))) learning += item.value().numel();
+    }
+    uint64_t there = 0;  // a resumed run's own checkpoints make room for the next
+    if (const auto saved = folder / "checkpoints"; fs::exists(saved))
+      for (const auto& file : fs::recursive_directory_iterator(saved))
+        if (file.is_regular_file()) there += file.file_size();
+    const auto wanted = kFloat * (kCheckpoints * kCopies * learning + folders * all);
+    io::require_space(folder, wanted > there ? wanted - there : 0,
+                      fmt::format("a run that trains {:.1f} of {:.1f} million parameters, for its checkpoints and its "
+                                  "result,",
+                                  learning / 1e6, all / 1e6));
   }
 
   fs::path adapted_folder() const { return folder / "adapted"; }
@@ -113,6 +135,8 @@ struct Runner {
     source.name = origin.name;
     return source;
   }
+
+  torch::Dtype weights() const { return models::weight_type_named(recipe.train.weights); }
 
   /// `source`, when the adapters are to stand beside it in the end; `fresh`: keys of the head that were not in it.
   void attach_adapters(models::Model& model, const char* stage, const Source* beside,
@@ -138,10 +162,11 @@ struct Runner {
                 source.name, source.architecture->model_type);
     const auto kind = task_inputs(source, recipe.adapt.max_length, recipe.images, recipe.language);
     kind->settle_adaptation(source, recipe.adapt);
-    const auto loaded = models::load(source, task, seed_of(recipe.seed, {"adapt", "head"}));
+    const auto loaded = models::load(source, task, seed_of(recipe.seed, {"adapt", "head"}), true, weights());
     // The stages share model folders and nothing else, so what finetuning starts from is whole.
     const bool beside = recipe.lora.rank > 0 && !recipe.lora.merge && purpose == Purpose::adapt;
     attach_adapters(*loaded.model, "adapt", beside ? &source : nullptr, loaded.report.fresh);
+    require_room(*loaded.model, loaded.model->all_groups(), purpose == Purpose::run ? 2 : 1);
     if (saved_stage.empty()) {
       journal.write("start", {{"source", source.name}, {"source_hash", identity["source"]}, {"seed", recipe.seed}});
       if (!loaded.report.fresh.empty())
@@ -158,7 +183,7 @@ struct Runner {
     hooks.progress = &progress;
     adapt::Adaptation stage(*loaded.model, objective, recipe.adapt, recipe.train, recipe.seed,
                             !loaded.report.fresh.empty(), hooks);
-    if (saved_stage == "adapt") stage.resume(saved_state, saved_tensors);
+    if (saved_stage == "adapt") stage.resume(saved_state, std::exchange(saved_tensors, {}));
     stage.run();
     results["adapt"] = stage.result();
     if (objective.write_samples) objective.write_samples(folder / "reconstructions");
@@ -187,10 +212,12 @@ struct Runner {
                             dataset.task == "regression" ? 1 : static_cast<int64_t>(dataset.label_names.size())};
     const auto loaded = models::load(source, task, seed_of(recipe.seed, {"finetune", "head"}),
                                      task.kind == "causal_lm" ||  // the language head itself is what learns
-                                         models::label_names(source.config) == dataset.label_names);
+                                         models::label_names(source.config) == dataset.label_names,
+                                     weights());
     auto& model = *loaded.model;
     const bool beside = recipe.lora.rank > 0 && !recipe.lora.merge;
     attach_adapters(model, "finetune", beside ? &source : nullptr, loaded.report.fresh);
+    require_room(model, finetune::most_trained(model, recipe.finetune), 1);
     const auto train = prepare(*kind, model, dataset, dataset.train, "training");
     const auto validation = prepare(*kind, model, dataset, dataset.validation, "validation");
     identity["data"] =
@@ -210,7 +237,7 @@ struct Runner {
 
     finetune::Setting setting{.model = model};
     setting.random_copy = [&] {
-      return models::random_copy(source, task, seed_of(recipe.seed, {"finetune", "random copy"}));
+      return models::random_copy(source, task, seed_of(recipe.seed, {"finetune", "random copy"}), weights());
     };
     setting.task = dataset.task;
     setting.label_names = dataset.label_names;
@@ -221,6 +248,8 @@ struct Runner {
     setting.store = recipe.features;
     setting.features_folder = recipe.features.folder.empty() ? folder / "features" : fs::path(recipe.features.folder);
     setting.seed = recipe.seed;
+    if (!adapted && results.contains("select"))
+      setting.measured = measured_part(results["select"], recipe, dataset, train);
     const auto knowledge = source_knowledge();
     // The same labels in the same order: the model goes on with the source's own head.
     const bool same_head = knowledge && knowledge->task().kind == task.kind && loaded.report.fresh.empty();
@@ -230,8 +259,16 @@ struct Runner {
           usage, !saved_identity.contains("source_data") || saved_identity["source_data"] == identity["source_data"],
           "{}: retain.source_data has changed since the run was started, so it cannot be resumed. Start a new run.",
           folder.string());
-      if (recipe.retain.report) report_source(*knowledge, *validation.inputs, model, same_head, adapted);
-      setting.terms = retaining(*knowledge, model, loaded.report.fresh, same_head, *train.inputs, setting);
+      if (recipe.retain.report || recipe.retain.chooses()) knowledge->compare_on(*validation.inputs);
+      if (recipe.retain.report) report_source(*knowledge, model, same_head, adapted);
+      setting.terms = retaining(*knowledge, model, loaded.report.fresh, same_head, *train.inputs, setting, adapted);
+      if (auto* replayed = knowledge->replayed()) {
+        const auto fraction = recipe.retain.replay.fraction;
+        setting.beside.push_back({&replayed->inputs(), replayed, fraction / (1 - fraction)});
+      }
+      if (watches() && !results["retained"].contains("at_first"))
+        results["retained"]["at_first"] = knowledge->original(Asked::choice);
+      knowledge->release(model, same_head);
     }
     finetune::Hooks hooks;
     hooks.journal = [&](const std::string& event, Json fields) { journal.write(event, std::move(fields)); };
@@ -242,12 +279,15 @@ struct Runner {
     hooks.progress = &progress;
     if (knowledge && recipe.retain.report)
       hooks.retained = [&](const std::string& phase) { return report_phase(*knowledge, model, same_head, phase); };
+    const auto terms = setting.terms;
+    setting.keep_head = walks();
+    if (knowledge && watches())
+      hooks.watched = [&](const finetune::EpochEnd& end) { watch(*knowledge, model, same_head, adapted, terms, end); };
     finetune::Schedule schedule(std::move(setting), hooks);
-    if (saved_stage == "finetune") schedule.resume(saved_state, saved_tensors);
+    if (saved_stage == "finetune") schedule.resume(saved_state, std::exchange(saved_tensors, {}));
     schedule.run();
     results["finetune"] = schedule.result();
-    if (knowledge && (recipe.retain.interpolate || recipe.retain.max_forgetting >= 0))
-      walk_back(*knowledge, model, same_head, dataset, validation);
+    if (walks()) walk_back(*knowledge, model, same_head, schedule.head_alone(), dataset, validation);
 
     evaluate_test(model, dataset, *kind);
     if (recipe.lora.rank > 0 && !beside) models::merge_lora(model);
@@ -256,6 +296,10 @@ struct Runner {
     results["model_sha256"] =
         export_model(folder / "model", source, model, task, dataset.label_names, kind->files(model),
                      {origin.name, dataset.task, kind->of_images(), card}, beside ? &recipe.lora : nullptr);
+    if (recipe.retain.ewc.strength > 0 && recipe.retain.ewc.carry) {
+      const auto& examples = train.repeated ? *train.repeated : dataset.train;
+      carry_protection(model, loaded.report.fresh, dataset, *train.inputs, examples, train.alignment);
+    }
     if (recipe.features.folder.empty()) io::remove_all(folder / "features");
   }
 
@@ -265,6 +309,13 @@ struct Runner {
     const auto& r = recipe.retain;
     return r.ewc.strength > 0 || r.l2sp > 0 || r.lwf.weight > 0 || r.replay.fraction > 0 || r.interpolate ||
            r.max_forgetting >= 0;
+  }
+
+  bool walks() const { return recipe.retain.interpolate || recipe.retain.max_forgetting >= 0; }
+
+  /// Whether the source is asked after each epoch.
+  bool watches() const {
+    return (recipe.retain.report && recipe.retain.curve) || recipe.retain.max_forgetting >= 0;
   }
 
   /// nullptr when nothing is to be kept or measured.
@@ -278,10 +329,8 @@ struct Runner {
   }
 
   /// The source before anything of the new task is learned; with an adaptation before it and after it.
-  void report_source(SourceKnowledge& knowledge, const features::Inputs& proxy, models::Model& model, bool same_head,
-                     bool adapted) {
-    knowledge.compare_on(proxy);
-    if (results.contains("retained")) return;
+  void report_source(SourceKnowledge& knowledge, models::Model& model, bool same_head, bool adapted) {
+    if (results.contains("retained") && results["retained"].contains("source")) return;
     results["retained"]["source"] = knowledge.original();
     if (adapted) results["retained"]["adapt"] = knowledge.measure(model, same_head);
     journal.write("retained", results["retained"]);
@@ -304,10 +353,52 @@ struct Runner {
     return now;
   }
 
+  /// After an epoch: a point of the curve of gain against loss. Over the budget, terms are strengthened.
+  void watch(SourceKnowledge& knowledge, const models::Model& model, bool same_head, bool adapted,
+             const std::vector<std::shared_ptr<train::LossTerm>>& terms, const finetune::EpochEnd& end) {
+    auto& told = results["retained"];
+    const double at_first = kept(told["at_first"]), sign = train::smaller_is_better(end.metric) ? -1 : 1;
+    const bool untouched = end.epoch == 0 && !same_head && !adapted;  // a new head on the source's own blocks
+    const auto started = Clock::now();
+    const double now = untouched ? at_first : kept(knowledge.measure(model, same_head, Asked::choice));
+    auto& curve = told["curve"];
+    const double start = curve.empty() ? end.validation : curve[0][end.metric].get<double>(), lost = at_first - now;
+    const Json point{{"phase", end.phase},
+                     {"epoch", end.epoch},
+                     {end.metric, end.validation},
+                     {"gain", sign * (end.validation - start)},
+                     {"kept", now},
+                     {"lost", lost},
+                     {"seconds", std::chrono::duration<double>(Clock::now() - started).count()}};
+    curve.push_back(point);
+    journal.write("watched", point);
+    const double budget = recipe.retain.max_forgetting;
+    if (end.epoch == 0 || budget < 0 || lost <= budget) return;
+    const auto& chosen = recipe.retain.strengthened;
+    Json strengths = Json::object();
+    if (recipe.retain.strengthen_by > 1)
+      for (const auto& term : terms)
+        if (chosen.empty() || std::find(chosen.begin(), chosen.end(), term->name()) != chosen.end())
+          if (const auto strength = term->strengthen(recipe.retain.strengthen_by)) strengths[term->name()] = *strength;
+    std::vector<std::string> words;
+    for (const auto& [name, strength] : strengths.items())
+      words.push_back(fmt::format("{} to {:g}", name, strength.get<double>()));
+    const auto reason = fmt::format(
+        "{}, epoch {}, has lost {:.4f} of what the source knew, more than the {:g} of retain.max_forgetting: {}",
+        end.phase, end.epoch, lost, budget,
+        words.empty() ? "no term is there that could be strengthened" : "strengthened " + listed(words));
+    journal.write("decision", {{"about", "forgetting"},
+                               {"lost", lost},
+                               {"budget", budget},
+                               {"strengthened", strengths},
+                               {"reason", reason}});
+    progress.line(reason);
+  }
+
   std::vector<std::shared_ptr<train::LossTerm>> retaining(SourceKnowledge& knowledge, models::Model& model,
                                                           const std::vector<std::string>& fresh, bool same_head,
                                                           const features::Inputs& inputs,
-                                                          const finetune::Setting& setting) {
+                                                          const finetune::Setting& setting, bool adapted) {
     const auto& options = recipe.retain;
     std::vector<std::shared_ptr<train::LossTerm>> terms;
     const auto free = [&](retain::Anchors anchors) {  // a new head of the old one's name is not held
@@ -317,18 +408,17 @@ struct Runner {
     if (options.ewc.strength > 0)
       terms.push_back(
           std::make_shared<retain::Ewc>(model, free(protection(knowledge, inputs, setting)), options.ewc.strength));
-    if (options.l2sp > 0) {
-      knowledge.reset();
+    if (options.l2sp > 0)
       terms.push_back(
           std::make_shared<retain::Ewc>(model, free(retain::anchors_at(knowledge.probe(), {})), options.l2sp, "l2sp"));
-    }
     if (options.lwf.weight > 0) {
-      knowledge.reset();
-      const auto lwf = std::make_shared<retain::Lwf>(knowledge.probe(), inputs, model.head->reads(),
-                                                     knowledge.task().kind == "classification", same_head, options.lwf);
-      progress.line(lwf->holds_answers() ? "the source has answered the new examples once; its answers are held (LwF)"
-                                         : "the source has no classes to answer with; its features are held (LwF)");
-      terms.push_back(lwf);
+      const auto started = Clock::now();
+      auto answers = source_answers(knowledge, model, inputs, setting, adapted);
+      progress.line(answers.logits ? "the source has answered the new examples once; its answers are held (LwF)"
+                                   : "the source has no task to answer with; its features are held (LwF)");
+      terms.push_back(std::make_shared<retain::Lwf>(std::move(answers), knowledge.task().kind,
+                                                    same_head ? nullptr : knowledge.probe().head, options.lwf));
+      prepared("lwf", started);
     }
     if (auto replay = knowledge.replay(model, same_head)) terms.push_back(std::move(replay));
     if (knowledge.task().kind == setting.task && !same_head && setting.task == "classification" && retains() &&
@@ -340,14 +430,33 @@ struct Runner {
     return terms;
   }
 
+  /// Where the model starts from the source as it is, one pass gives the answers and the stores of the head phase.
+  retain::Answers source_answers(SourceKnowledge& knowledge, models::Model& model, const features::Inputs& inputs,
+                                 const finetune::Setting& setting, bool adapted) {
+    auto& probe = knowledge.probe();
+    features::Feed feed(probe, inputs);
+    if (!adapted && setting.options.batch_norm != "target" && recipe.lora.rank == 0)
+      for (const auto& chain : probe.chains) {
+        const auto ahead = finetune::boundaries_ahead(model, chain.name, setting.options, setting.store);
+        const std::vector<int64_t> boundaries(ahead.begin(), ahead.end());
+        const auto captured = features::capture(
+            probe, chain.name, boundaries, model.head->reads(), inputs, setting.features_folder, setting.store,
+            [&](int64_t done, int64_t total) { progress.step("the source's answers", done, total); });
+        for (size_t i = 0; i < boundaries.size(); ++i)
+          if (captured.stores[i]) feed.use(chain.name, boundaries[i], *captured.stores[i]);
+      }
+    return knowledge.answers(feed, model.head->reads(), setting.features_folder, setting.store);
+  }
+
   /// Looks at the path between the source's weights and the result, and takes the point that the recipe asks for.
-  void walk_back(SourceKnowledge& knowledge, models::Model& model, bool same_head, const data::Dataset& dataset,
-                 const Prepared& validation) {
+  /// It begins at the source's blocks with the head that learned on them (`head_alone`; the source's own where that goes on).
+  void walk_back(SourceKnowledge& knowledge, models::Model& model, bool same_head, const Tensors& head_alone,
+                 const data::Dataset& dataset, const Prepared& validation) {
     constexpr int kSteps = 10;
-    if (!recipe.retain.report) knowledge.compare_on(*validation.inputs);
     const auto metric = results["finetune"]["metric"].get<std::string>();
     const double sign = train::smaller_is_better(metric) ? -1 : 1;
-    const auto from = knowledge.weights(same_head);
+    auto from = knowledge.weights(same_head);
+    from.insert(head_alone.begin(), head_alone.end());
     std::map<std::string, Tensor> to;
     for (const auto& items : {model.parameters_by_key(), model.buffers_by_key()})
       for (const auto& item : items) to[item.key()] = item.value().detach().clone();
@@ -363,7 +472,7 @@ struct Runner {
       retain::interpolate(model, from, to, share);
       const auto target = train::metric_of(metric, train::evaluate(model, *stream, recipe.train.micro_batch_tokens,
                                                                    recipe.train.precision == "bfloat16"));
-      const auto measure = knowledge.measure(model, same_head);
+      const auto measure = knowledge.measure(model, same_head, Asked::choice);
       path.push_back({share, sign * target, kept(measure)});
       curve.push_back({{"share", share}, {metric, target}, {"retained", measure}});
       progress.line(
@@ -372,17 +481,26 @@ struct Runner {
     const auto budget = recipe.retain.max_forgetting >= 0 ? std::optional(recipe.retain.max_forgetting) : std::nullopt;
     const auto best = retain::best_point(path, recipe.finetune.min_improvement, budget);
     retain::interpolate(model, from, to, path[best].share);
+    const bool none = budget && std::all_of(path.begin() + 1, path.end(), [&](const auto& point) {
+      return path.front().source - point.source > *budget + 1e-12;
+    });
     const auto reason =
-        budget && path[best].share == 0
-            ? fmt::format(
-                  "no point beside the source itself loses at most {:g}; give a larger max_forgetting, or protect "
-                  "more (retain.ewc, retain.replay)",
+        none     ? fmt::format(
+                  "no point but the source's own blocks with the head that learned on them loses at most {:g}; give a "
+                  "larger max_forgetting, or protect more (retain.ewc, retain.replay)",
                   *budget)
         : budget ? fmt::format("the best of the points that lose at most {:g}", *budget)
                  : std::string("it keeps most of the source among those that are not worse on the new task");
     progress.line(fmt::format("taken: {:.1f} of the way ({})", path[best].share, reason));
-    results["retained"]["path"] = curve;
-    results["retained"]["taken"] = curve[best];
+    auto& told = results["retained"];
+    told["path"] = curve;
+    told["taken"] = curve[best];
+    told["taken"]["reason"] = reason;
+    if (budget) told["taken"]["none_but_the_source"] = none;
+    if (recipe.retain.report) {  // of examples that had no part in the choice
+      told["result"] = knowledge.measure(model, same_head);
+      progress.line("kept of the source by the result: " + retained_text(told["result"], told["source"]));
+    }
     journal.write("path", {{"points", curve}, {"taken", path[best].share}, {"reason", reason}});
   }
 
@@ -395,20 +513,59 @@ struct Runner {
   /// The file that the recipe names, what the source carries with it, or the Fisher computed once for this run.
   retain::Anchors protection(SourceKnowledge& knowledge, const features::Inputs& inputs,
                              const finetune::Setting& setting) {
-    if (!recipe.retain.ewc.fisher.empty()) return retain::read_anchors(recipe.retain.ewc.fisher);
-    const auto carried = origin.folder / retain::kAnchorsFile, computed = folder / retain::kAnchorsFile;
-    if (fs::exists(carried)) {
-      progress.line("the source brings its Fisher: " + carried.string());
-      return retain::read_anchors(carried);
-    }
-    if (fs::exists(computed)) return retain::read_anchors(computed);
+    const auto file = protection_file();
+    if (file == origin.folder / retain::kAnchorsFile) progress.line("the source brings its Fisher: " + file.string());
+    if (file != folder / retain::kAnchorsFile || fs::exists(file)) return retain::read_anchors(file);
+    const auto started = Clock::now();
     auto& probe = knowledge.probe();
     const features::Feed feed(probe, inputs);
     const auto proxy = train::task_stream(probe, feed, setting.task, setting.label_names, *setting.train.examples,
                                           setting.train.alignment);
     auto anchors = knowledge.fisher(proxy.get());
-    retain::write_anchors(computed, anchors);
+    retain::write_anchors(file, anchors);
+    prepared("ewc", started);
     return anchors;
+  }
+
+  fs::path protection_file() const {
+    if (!recipe.retain.ewc.fisher.empty()) return recipe.retain.ewc.fisher;
+    const auto carried = origin.folder / retain::kAnchorsFile;
+    return fs::exists(carried) ? carried : folder / retain::kAnchorsFile;
+  }
+
+  /// Seconds that something took before the first step, or behind the last.
+  void prepared(const std::string& name, Clock::time_point started) {
+    results["retained"]["prepared"][name]["seconds"] =
+        std::chrono::duration<double>(Clock::now() - started).count();
+  }
+
+  /// Online EWC (Schwarz et al. 2018): to what was held, weaker by `decay`, the Fisher of the new task is added, and all is
+  /// anchored at the result. Beside its weights the next run finds it.
+  void carry_protection(models::Model& model, const std::vector<std::string>& fresh, const data::Dataset& dataset,
+                        const features::Inputs& inputs, const data::Examples& examples,
+                        const train::Alignment& alignment) {
+    const auto started = Clock::now();
+    auto before = retain::read_anchors(protection_file());
+    for (const auto& key : fresh) before.of.erase(key);  // of a head of the same name
+    model.unfreeze_only(model.all_groups());             // examples enter at the first block
+    const features::Feed feed(model, inputs);
+    const auto stream = train::task_stream(model, feed, dataset.task, dataset.label_names, examples, alignment);
+    retain::FisherWork work{.batch_rows = dataset.task == "causal_lm" ? 512 : 2048};
+    work.progress = [&](int64_t done, int64_t total) { progress.step("Fisher of the result", done, total); };
+    const auto some =
+        train::sample(inputs.size(), recipe.retain.ewc.examples, seed_of(recipe.seed, {"retain", "carried"}));
+    const auto fisher = retain::fisher(model, *stream, some, work);
+    auto now = retain::anchors_at(model, fisher.diagonal);
+    now.domains.push_back({{"model", (folder / "model").string()},
+                           {"examples", fisher.examples},
+                           {"labels", "given"},
+                           {"task", dataset.task}});
+    const auto all = retain::accumulated(before, now, recipe.retain.ewc.decay);
+    retain::write_anchors(folder / "model" / retain::kAnchorsFile, all);
+    prepared("carried", started);
+    journal.write("carried", {{"domains", all.domains.size()}, {"decay", recipe.retain.ewc.decay}});
+    progress.line(fmt::format("the result carries its protection: {} domains in {}", all.domains.size(),
+                              (folder / "model" / retain::kAnchorsFile).string()));
   }
 
   /// Skipped examples are counted with those that reading skipped.
@@ -450,6 +607,8 @@ struct Runner {
     GRAFT_CHECK(usage, resume || !begun, kHoldsARun, folder.string(), folder.string());
     start();
     identity["threads"] = at::get_num_threads();
+    if (recipe.train.precision == "bfloat16" && !__builtin_cpu_supports("avx512bf16"))
+      progress.line("note: this processor has no bfloat16 arithmetic; bfloat16 is slower here than float32.");
     identity["source"] = io::checkpoint_hash(io::read_checkpoint(origin.folder));
     if (resume) load_checkpoint();
     check_identity();

@@ -12,7 +12,8 @@ namespace graft::run {
 /// Throws Interrupted when a signal arrived and the state is saved.
 Json run_recipe(const Recipe& recipe, Purpose purpose, bool resume, report::Progress& progress);
 
-/// What a run would do, measured for a few seconds: phases, trainable parameters, stored bytes, time as a range.
+/// What a run would do: phases with their parameters, epochs and bytes, whether it fits into memory (`memory`) and what makes
+/// it fit, disk; where it fits, from some measured seconds, time of each phase and of the rest, in all as a range.
 Json plan_recipe(const Recipe& recipe, Purpose purpose, report::Progress& progress);
 
 }  // namespace graft::run

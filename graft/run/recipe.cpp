@@ -137,6 +137,7 @@ void check_train(const Recipe& r, Checks& c) {
   c.at_least("train.weight_decay", 0, t.weight_decay);
   c.at_least("train.max_gradient_norm", 0, t.max_gradient_norm);
   c.one_of("train.precision", t.precision, {"float32", "bfloat16"});
+  c.one_of("train.weights", t.weights, {"float32", "bfloat16", "bfloat16_stochastic"});
   c.at_least("train.threads", 0, t.threads);
   c.one_of("features.precision", r.features.precision, {"float32", "bfloat16", "float16"});
   c.at_least("lora.rank", 0, r.lora.rank);
@@ -157,6 +158,10 @@ void check_retain(const Recipe& r, Checks& c, std::vector<std::string>& mistakes
   if (r.lora.rank > 0 && (k.interpolate || k.max_forgetting >= 0))
     mistakes.push_back(
         "retain.interpolate and retain.max_forgetting: go along the weights, which lora.rank leaves alone");
+  c.at_least("retain.strengthen_by", 1, k.strengthen_by);
+  for (const auto& name : k.strengthened)
+    c.one_of("retain.strengthened", name, {"ewc", "l2sp", "lwf", "replay"});
+  c.expect(k.ewc.decay >= 0 && k.ewc.decay <= 1, "retain.ewc.decay", "from 0 to 1", k.ewc.decay);
   c.at_least("retain.ewc.strength", 0, k.ewc.strength);
   c.at_least("retain.ewc.examples", 1, k.ewc.examples);
   c.one_of("retain.ewc.labels", k.ewc.labels, {"auto", "given", "own"});
@@ -164,6 +169,14 @@ void check_retain(const Recipe& r, Checks& c, std::vector<std::string>& mistakes
   c.positive("retain.lwf.temperature", k.lwf.temperature);
   c.fraction("retain.replay.fraction", k.replay.fraction);
   c.at_least("retain.replay.size", 0, k.replay.size);
+  c.at_least("retain.replay.logits", 0, k.replay.logits);
+  c.one_of("retain.replay.buffer", k.replay.buffer, {"all", "reservoir", "balanced", "herding"});
+  if (k.replay.buffer == "all" && k.replay.size > 0)
+    mistakes.push_back(
+        "retain.replay.size: leaves examples out, and retain.replay.buffer = \"all\" keeps them; give one of them");
+  if ((k.replay.buffer == "reservoir" || k.replay.buffer == "herding") && k.replay.size == 0)
+    mistakes.push_back(fmt::format("retain.replay.size: is missing; {} chooses so many source examples",
+                                   k.replay.buffer));
   const auto wants_data = [&](bool wanted, const char* what) {
     if (wanted && !k.has_source_data())
       mistakes.push_back(
@@ -177,6 +190,10 @@ void check_retain(const Recipe& r, Checks& c, std::vector<std::string>& mistakes
     mistakes.push_back(
         "retain.ewc and retain.l2sp: pull weights towards the source, and with lora.rank the source's weights do not "
         "move; leave one of them out");
+  if (r.train.weights != "float32" && (k.ewc.strength > 0 || k.l2sp > 0))
+    mistakes.push_back(
+        "retain.ewc and retain.l2sp: pull by less than bfloat16 can hold; leave them out, or train.weights at "
+        "\"float32\"");
 }
 
 /// "finetune.head.epochs=5": the value as TOML reads it, or as a text when it is none.
@@ -239,6 +256,7 @@ Recipe read_recipe(Json json, const std::vector<std::string>& set, Purpose purpo
     check_finetune(recipe, checks);
     checks.at_least("select.sample", 50, recipe.select.sample);
     checks.at_least("select.max_mb", 0, recipe.select.max_mb);
+    checks.at_least("select.seconds", 0, recipe.select.seconds);
     check_retain(recipe, checks, mistakes);
   }
   if (purpose == Purpose::adapt && recipe.source == "auto")

@@ -1,9 +1,14 @@
 #include "graft/run/retention.h"
 
+#include <algorithm>
+#include <numeric>
+#include <tuple>
+
 #include "graft/core/error.h"
 #include "graft/core/random.h"
 #include "graft/features/feed.h"
 #include "graft/models/loading.h"
+#include "graft/retain/buffer.h"
 #include "graft/retain/fisher.h"
 #include "graft/retain/own_labels.h"
 #include "graft/retain/replay.h"
@@ -14,6 +19,17 @@ namespace {
 
 bool is_labelled(const std::string& kind) {
   return kind == "classification" || kind == "multilabel" || kind == "regression" || kind == "tokens";
+}
+
+/// A seeded sample in two halves of at most `count` each.
+std::pair<std::vector<int64_t>, std::vector<int64_t>> halves(int64_t size, int64_t count, uint64_t seed) {
+  auto some = train::sample(size, 2 * count, seed);
+  Random(seed_of(seed, {"half"})).shuffle(some);
+  const auto middle = some.begin() + static_cast<std::ptrdiff_t>((some.size() + 1) / 2);
+  std::vector<int64_t> first(some.begin(), middle), second(middle, some.end());
+  std::sort(first.begin(), first.end());
+  std::sort(second.begin(), second.end());
+  return {first, second};
 }
 
 }  // namespace
@@ -51,82 +67,117 @@ SourceKnowledge::SourceKnowledge(models::Source source, const retain::RetainOpti
               source_.name, task_.num_labels);
   options_.source_data.task = task_.kind;
   data_ = kind_->read(options_.source_data, seed_, names_);
-  auto& judged_by = data_.test.size() > 0 ? data_.test : data_.validation.size() > 0 ? data_.validation : data_.train;
-  test_examples_ = data::take(
-      judged_by, train::sample(judged_by.size(), options_.examples, seed_of(seed_, {"retain", "measured on"})));
   Wanted wanted{.split = "source test", .task = task_.kind};
   if (options_.source_data.bad_rows == "skip") wanted.bad_rows = data::BadRows::skip;
-  test_ = kind_->prepare(*probe_, test_examples_, wanted);
+  ask(wanted);
   const bool trains = options_.replay.fraction > 0 || options_.ewc.strength > 0;
   if (!trains) return;
   GRAFT_CHECK(usage, data_.train.size() > 0,
               "retain.source_data: has no training examples, which replay and the Fisher take. Give a folder with a "
               "training file, or name it as retain.source_data.train.");
-  if (options_.replay.size > 0 && !data_.train.labels.empty())
-    data_.train = data::take(
-        data_.train, retain::balanced(data_.train.labels, options_.replay.size, seed_of(seed_, {"retain", "buffer"})));
   wanted.split = "source training";
   train_ = kind_->prepare(*probe_, data_.train, wanted);
+  if (options_.replay.fraction <= 0) return;
+  const auto size = data_.train.size();
+  buffer_ = data::take(data_.train, buffered());
+  if (buffer_.size() < size) buffered_ = kind_->prepare(*probe_, buffer_, wanted);
+  progress_.line(fmt::format("{} of the source's {} examples are kept for replay{}", buffer_.size(), size,
+                             buffer_.size() < size ? " (" + options_.replay.buffer + ")" : ""));
+}
+
+/// Which of the training examples are kept for replay.
+std::vector<int64_t> SourceKnowledge::buffered() {
+  const auto& [count, buffer] = std::pair{options_.replay.size, options_.replay.buffer};
+  const auto seed = seed_of(seed_, {"retain", "buffer"});
+  const auto n = data_.train.size();
+  if (buffer == "reservoir") return retain::reservoir(n, count, seed);
+  const auto labels = data_.train.labels.empty() ? std::vector<int64_t>(n) : data_.train.labels;
+  if (buffer != "herding" || count <= 0 || count >= n) return retain::balanced(labels, count, seed);
+  std::vector<int64_t> all(n);
+  std::iota(all.begin(), all.end(), 0);
+  return retain::herded(retain::observe(*probe_, *train_.inputs, all, rows_at_once()).features, labels, count);
+}
+
+void SourceKnowledge::ask(const Wanted& wanted) {
+  const auto& test = data_.test.size() > 0 ? data_.test : data_.validation.size() > 0 ? data_.validation : data_.train;
+  const auto seed = seed_of(seed_, {"retain", "measured on"});
+  auto& [report, choice] = asked_;
+  const auto some = [&](const data::Examples& all) {
+    return data::take(all, train::sample(all.size(), options_.examples, seed));
+  };
+  if (!options_.chooses()) {
+    report.examples = some(test);
+  } else if (data_.test.size() > 0 && data_.validation.size() > 0) {
+    report.examples = some(data_.test);
+    choice.examples = some(data_.validation);
+  } else {
+    GRAFT_CHECK(data, test.size() > 1,
+                "retain.source_data: one example cannot both choose and report; give more, or validation and test "
+                "files.");
+    const auto [first, second] = halves(test.size(), options_.examples, seed);
+    report.examples = data::take(test, first);
+    choice.examples = data::take(test, second);
+  }
+  for (auto* questions : {&report, &choice})
+    if (questions->examples.size() > 0) questions->prepared = kind_->prepare(*probe_, questions->examples, wanted);
 }
 
 void SourceKnowledge::compare_on(const features::Inputs& inputs) {
   proxy_ = &inputs;
-  proxy_examples_ = train::sample(inputs.size(), options_.examples, seed_of(seed_, {"retain", "compared on"}));
-  reset();
-  before_ = retain::observe(*probe_, inputs, proxy_examples_, rows_at_once());
+  GRAFT_ASSERT(!released_);
+  const auto seed = seed_of(seed_, {"retain", "compared on"});
+  auto& [report, choice] = asked_;
+  report.compared = train::sample(inputs.size(), options_.examples, seed);
+  // Choices are made by the labelled examples where there are such.
+  if (options_.chooses() && !choice.prepared.inputs && inputs.size() > 1) {
+    std::tie(report.compared, choice.compared) = halves(inputs.size(), options_.examples, seed);
+    choice.before = retain::observe(*probe_, inputs, choice.compared, rows_at_once());
+  }
+  report.before = retain::observe(*probe_, inputs, report.compared, rows_at_once());
 }
 
 int64_t SourceKnowledge::rows_at_once() const {
   return task_.kind == "masked_lm" || task_.kind == "causal_lm" ? 512 : 4096;  // logits of a whole vocabulary are large
 }
 
-void SourceKnowledge::reset() {
-  if (!moved_) return;
-  // Read again instead of kept: a second copy of a large model is dear.
-  const auto source = weights(true);
-  const torch::NoGradGuard no_grad;
-  for (auto items : {probe_->parameters_by_key(), probe_->buffers_by_key()})
-    for (auto& item : items) {
-      const auto found = source.find(item.key());
-      if (found != source.end()) item.value().copy_(found->second);
-      else item.value().zero_();  // an adapter, which the source does not have
-    }
-  moved_ = false;
+void SourceKnowledge::release(const models::Model& model, bool head) {
+  retain::release_blocks(*probe_, model, head);
+  released_ = true;
 }
 
-Json SourceKnowledge::judged() {
+Json SourceKnowledge::judged(Asked asked) {
   Json measure = Json::object();
-  if (test_.inputs) {
-    const features::Feed feed(*probe_, *test_.inputs);
-    const auto stream = train::task_stream(*probe_, feed, task_.kind, names_, test_examples_, test_.alignment);
+  const auto& [examples, prepared, compared, before] = questions(asked);
+  if (prepared.inputs) {
+    const features::Feed feed(*probe_, *prepared.inputs);
+    const auto stream = train::task_stream(*probe_, feed, task_.kind, names_, examples, prepared.alignment);
     const auto predictions = train::evaluate(*probe_, *stream, 8192, false);
     const auto metric = task_.kind == "classification" ? std::string("accuracy") : train::default_metric(predictions);
     measure["metric"] = metric;
     measure["value"] = train::metric_of(metric, predictions);
-    measure["examples"] = test_examples_.size();
+    measure["examples"] = examples.size();
   }
-  if (proxy_) {
-    const auto now = retain::observe(*probe_, *proxy_, proxy_examples_, rows_at_once());
-    measure["cka"] = retain::linear_cka(before_.features, now.features);
-    if (now.choices.defined()) measure["agreement"] = retain::agreement(before_.choices, now.choices);
-    measure["compared_on"] = proxy_examples_.size();
+  if (proxy_ && !compared.empty()) {
+    const auto now = retain::observe(*probe_, *proxy_, compared, rows_at_once());
+    measure["cka"] = retain::linear_cka(before.features, now.features);
+    if (now.choices.defined()) measure["agreement"] = retain::agreement(before.choices, now.choices);
+    measure["compared_on"] = compared.size();
   }
   return measure;
 }
 
-Json SourceKnowledge::original() {
-  reset();
-  return judged();
+Json SourceKnowledge::original(Asked asked) {
+  GRAFT_ASSERT(!released_);
+  return judged(asked);
 }
 
-Json SourceKnowledge::measure(const models::Model& model, bool head) {
-  moved_ = true;
-  retain::take_blocks(*probe_, model, head);
-  return judged();
+Json SourceKnowledge::measure(const models::Model& model, bool head, Asked asked) {
+  const retain::BorrowedBlocks borrowed(*probe_, model, head);
+  return judged(asked);
 }
 
 retain::Anchors SourceKnowledge::fisher(const train::Stream* proxy) {
-  reset();
+  GRAFT_ASSERT(!released_);
   const bool given = train_.inputs && options_.ewc.labels != "own";
   std::unique_ptr<features::Feed> feed;
   std::unique_ptr<train::Stream> labelled;
@@ -156,13 +207,25 @@ retain::Anchors SourceKnowledge::fisher(const train::Stream* proxy) {
 
 std::shared_ptr<train::LossTerm> SourceKnowledge::replay(models::Model& model, bool head) {
   if (options_.replay.fraction <= 0) return nullptr;
-  replay_feed_ = std::make_unique<features::Feed>(model, *train_.inputs);
-  replay_stream_ = train::task_stream(model, *replay_feed_, task_.kind, names_, data_.train, train_.alignment);
-  std::vector<int64_t> all(train_.inputs->size());
-  for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<int64_t>(i);
-  reset();
+  const auto& kept = buffered_.inputs ? buffered_ : train_;
+  replay_feed_ = std::make_unique<features::Feed>(model, *kept.inputs);
+  replay_stream_ = train::task_stream(model, *replay_feed_, task_.kind, names_, buffer_, kept.alignment);
+  std::vector<int64_t> all(kept.inputs->size());
+  std::iota(all.begin(), all.end(), 0);
+  retain::Answers logits;
+  if (options_.replay.logits > 0)
+    logits = retain::answers(*probe_, features::Feed(*probe_, *kept.inputs), probe_->head->reads(), true, {},
+                             rows_at_once());
   return std::make_shared<retain::Replay>(*replay_stream_, std::move(all), options_.replay.fraction, seed_,
-                                          head ? nullptr : probe_->head);
+                                          head ? nullptr : probe_->head, std::move(logits), options_.replay.logits);
+}
+
+retain::Answers SourceKnowledge::answers(const features::Feed& feed, const models::Reads& reads,
+                                         const std::filesystem::path& folder, const features::StoreOptions& store) {
+  const bool logits = retain::answers_with_logits(task_.kind, probe_->head->reads(), reads);
+  const auto file = store.enabled ? retain::answers_file(*probe_, feed.inputs(), reads, logits, folder, store)
+                                  : std::filesystem::path();
+  return retain::answers(*probe_, feed, reads, logits, file, rows_at_once());
 }
 
 std::map<std::string, models::Tensor> SourceKnowledge::weights(bool head) const {

@@ -5,12 +5,17 @@
 #include "graft/features/feed.h"
 #include "graft/report/progress.h"
 #include "graft/retain/anchors.h"
+#include "graft/retain/answers.h"
 #include "graft/retain/drift.h"
 #include "graft/retain/options.h"
 #include "graft/run/task_inputs.h"
 #include "graft/train/loss_term.h"
 
 namespace graft::run {
+
+/// Which examples a model is asked: those of the report, or those that choices are made by (points, strengths). Choices
+/// have the source's validation data, or a seeded half of what there is, so that the report is of none that chose.
+enum class Asked { report, choice };
 
 /// A model that knew something, with the data to ask it.
 class SourceKnowledge {
@@ -23,20 +28,28 @@ class SourceKnowledge {
   /// Unlabelled examples that the model is compared with itself on, where there are no labelled ones; must outlive this.
   void compare_on(const features::Inputs& inputs);
   /// The same with the labelled examples.
-  void compare_on_source_data() { compare_on(*test_.inputs); }
+  void compare_on_source_data() { compare_on(*asked_[0].prepared.inputs); }
 
   /// What the source's own head makes of `model`'s blocks: `metric` and its value on the source's data, else `agreement`
-  /// with the source's outputs; always `cka`, the drift of the features. `head`: the model has the source's head itself.
-  Json measure(const models::Model& model, bool head);
+  /// with the source's outputs; in a report always `cka`, the drift of the features. `head`: the model has the source's
+  /// head itself. Throws Kind::model where the model's blocks are of other shapes than the source's.
+  Json measure(const models::Model& model, bool head, Asked asked = Asked::report);
   /// The same of the source as it came.
-  Json original();
-  /// The probe's weights become the source's again.
-  void reset();
+  Json original(Asked asked = Asked::report);
+  /// Gives back the memory of the probe's blocks, which from now on only borrows those of `model` (and, with `head`, its
+  /// head); for when nothing but measure() and weights() is still to come.
+  void release(const models::Model& model, bool head);
 
   /// The Fisher of the source, by `options.ewc.labels`; of `proxy` where there is no source data.
   retain::Anchors fisher(const train::Stream* proxy);
   /// Replay for `model`, nullptr when the recipe wants none. `head`: the model has the source's head itself.
   std::shared_ptr<train::LossTerm> replay(models::Model& model, bool head);
+  /// What replay reads, after replay(); null without.
+  features::Feed* replayed() { return replay_feed_.get(); }
+  /// The source's answers to `inputs`, for a model whose head reads `reads`; kept in `folder` unless stores are off. `feed`
+  /// is of the probe.
+  retain::Answers answers(const features::Feed& feed, const models::Reads& reads, const std::filesystem::path& folder,
+                          const features::StoreOptions& store);
 
   /// The source's parameters and buffers by key; with its head when `head`.
   std::map<std::string, models::Tensor> weights(bool head) const;
@@ -49,7 +62,17 @@ class SourceKnowledge {
   const models::Source& source() const { return source_; }
 
  private:
-  Json judged();
+  /// What a model is asked: examples with labels, or without.
+  struct Questions {
+    data::Examples examples;
+    Prepared prepared;
+    std::vector<int64_t> compared;  // of the proxy
+    retain::Seen before;
+  };
+  Questions& questions(Asked asked) { return asked_[asked == Asked::choice && options_.chooses() ? 1 : 0]; }
+  void ask(const Wanted& wanted);
+  std::vector<int64_t> buffered();
+  Json judged(Asked asked);
   int64_t rows_at_once() const;
 
   models::Source source_;
@@ -59,16 +82,15 @@ class SourceKnowledge {
   models::Task task_;
   std::vector<std::string> names_;
   std::shared_ptr<models::Model> probe_;
-  bool moved_ = false;  // the probe has other weights than the source's
+  bool released_ = false;  // the probe has no blocks of its own
   std::unique_ptr<TaskInputs> kind_;
   data::Dataset data_;
-  Prepared train_, test_;
-  data::Examples test_examples_;
+  data::Examples buffer_;  // kept for replay
+  Prepared train_, buffered_;
+  Questions asked_[2];  // by Asked
   std::unique_ptr<features::Feed> replay_feed_;
   std::unique_ptr<train::Stream> replay_stream_;
   const features::Inputs* proxy_ = nullptr;
-  std::vector<int64_t> proxy_examples_;
-  retain::Seen before_;
 };
 
 /// The one number of a measure by which forgetting is judged: the source's metric, else agreement, else CKA.

@@ -1,5 +1,6 @@
 #include "graft/run/task_inputs.h"
 
+#include "graft/nn/fresh.h"
 #include "graft/run/image_task.h"
 #include "graft/run/text_task.h"
 
@@ -14,6 +15,7 @@ bool takes_images(const models::Source& source) {
   for (const auto* name : {"preprocessor_config.json", "transform.json"})
     preprocessing = preprocessing || std::filesystem::exists(source.folder / name);
   if (tokenizer && !preprocessing) return false;
+  const nn::PutOff values;  // only its chains are asked for
   return source.architecture->create(source.config, {"features"})->chains.front().name == "image";
 }
 

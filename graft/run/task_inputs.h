@@ -26,6 +26,7 @@ struct Prepared {
   data::SkippedRows skipped;               // examples that turned out to be unusable
   std::string note;                        // for people; may be empty
   std::optional<data::Examples> repeated;  // of `inputs`, where examples stand in it several times
+  int64_t decoded = 0;                     // images that were decoded for it
 };
 
 struct Wanted {

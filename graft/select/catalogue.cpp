@@ -8,6 +8,7 @@
 #include "graft/hub/cache.h"
 #include "graft/io/file.h"
 #include "graft/io/toml.h"
+#include "graft/models/timm.h"
 
 namespace graft::select {
 
@@ -18,12 +19,12 @@ namespace {
 const std::set<std::string> kEvidence{"counted", "code", "page", "arithmetic", "memory", "unknown", "choice"};
 // What graft says of its own: no fact that somebody else could have verified.
 const std::set<std::string> kClassification{"system", "modality", "domain", "tasks", "revision", "origin"};
-const std::vector<std::string> kFields{"system",      "id",      "origin",  "url",          "sha256",
-                                       "revision",    "files",   "formats", "architecture", "parameters",
-                                       "download_mb", "licence", "gated",   "modality",     "domain",
-                                       "trained_on",  "input",   "tasks",   "caveats",      "evidence"};
+const std::vector<std::string> kFields{"system",  "id",        "origin",       "url",        "sha256",      "revision",
+                                       "files",   "formats",   "architecture", "parameters", "download_mb", "licence",
+                                       "gated",   "modality",  "domain",       "trained_on", "input",       "tasks",
+                                       "caveats", "transform", "evidence"};
 // May be left out of a complete row: there is none.
-const std::set<std::string> kOptional{"origin", "url", "sha256", "files", "caveats"};
+const std::set<std::string> kOptional{"origin", "url", "sha256", "files", "caveats", "transform"};
 
 class RowReader {
  public:
@@ -138,6 +139,10 @@ CatalogueRow read_row(const Json& json, const std::string& where, bool strict, s
   reader.read("input", row.input);
   reader.read("tasks", row.tasks);
   reader.read("caveats", row.caveats);
+  if (json.contains("transform")) {
+    if (json["transform"].is_object()) row.transform = json["transform"];
+    else reader.wrong("transform", "a table such as { resize_size = 256, crop_size = 224 }");
+  }
   read_evidence(json, row, reader);
   if (!hub::is_repository_id(row.id) || row.id.find('/') == std::string::npos)
     reader.say(fmt::format("id is `{}`, expected ORG/NAME", row.id));
@@ -175,7 +180,13 @@ void check_name(const char* option, const std::string& name, const std::vector<s
 
 bool CatalogueRow::runs() const {
   static const auto running = running_architectures();
-  return std::find(running.begin(), running.end(), architecture) != running.end();
+  const auto slash = architecture.find('/');
+  // Names of an ecosystem's own (timm/resnet50): what graft makes of them is one of its families.
+  const auto ecosystem = architecture.substr(0, slash == std::string::npos ? 0 : slash);
+  auto family = architecture;
+  if (ecosystem == "timm" || ecosystem == "torchvision") family = models::timm_family(architecture.substr(slash + 1));
+  if (ecosystem == "torchvision" && family != "resnet" && family != "efficientnet") return false;  // other key names
+  return std::find(running.begin(), running.end(), family) != running.end();
 }
 
 bool CatalogueRow::verified(const std::string& field) const {
@@ -187,28 +198,30 @@ Json CatalogueRow::json() const {
   Json where = Json::object();
   for (const auto& [field, kind] : evidence) where[field] = kind;
   const auto known = [](auto value) { return value > 0 ? Json(value) : Json(nullptr); };
-  return {{"system", system},
-          {"id", id},
-          {"origin", origin},
-          {"url", url},
-          {"sha256", sha256},
-          {"revision", revision},
-          {"files", files},
-          {"formats", formats},
-          {"architecture", architecture},
-          {"runs", runs()},
-          {"parameters", known(parameters)},
-          {"download_mb", known(download_mb)},
-          {"licence", licence},
-          {"gated", gated},
-          {"modality", modality},
-          {"domain", domain},
-          {"trained_on", trained_on},
-          {"input", input},
-          {"tasks", tasks},
-          {"caveats", caveats},
-          {"evidence", where},
-          {"from", from}};
+  Json row{{"system", system},
+           {"id", id},
+           {"origin", origin},
+           {"url", url},
+           {"sha256", sha256},
+           {"revision", revision},
+           {"files", files},
+           {"formats", formats},
+           {"architecture", architecture},
+           {"runs", runs()},
+           {"parameters", known(parameters)},
+           {"download_mb", known(download_mb)},
+           {"licence", licence},
+           {"gated", gated},
+           {"modality", modality},
+           {"domain", domain},
+           {"trained_on", trained_on},
+           {"input", input},
+           {"tasks", tasks},
+           {"caveats", caveats},
+           {"evidence", where},
+           {"from", from}};
+  if (!transform.is_null()) row["transform"] = transform;
+  return row;
 }
 
 const std::vector<std::string>& modalities() {

@@ -21,6 +21,7 @@ struct CatalogueRow {
   std::string sha256;    // of what the URL gives; "" when it is not known
   std::string revision;  // on the hub
   std::vector<std::string> files, formats, tasks, caveats;
+  Json transform;  // of files by URL: how images are prepared, what transform.json is to hold; null for none
   std::string architecture, licence, modality, domain, trained_on, input;
   int64_t parameters = 0;  // 0: unknown
   double download_mb = 0;  // in 10^6 bytes; 0: unknown

@@ -4,6 +4,7 @@
 
 #include "graft/core/error.h"
 #include "graft/core/hash.h"
+#include "graft/core/interrupt.h"
 #include "graft/io/file.h"
 #include "graft/io/zip.h"
 
@@ -45,11 +46,27 @@ fs::path folder_of(const hub::Settings& settings, const CatalogueRow& row) {
   return settings.home / "graft" / name;
 }
 
+constexpr const char* kTransform = "transform.json";
+
 bool is_here(const fs::path& folder, const CatalogueRow& row) {
   std::error_code ignored;
+  if (!row.transform.is_null() && !fs::exists(folder / kTransform, ignored)) return false;
   return !row.files.empty() && std::all_of(row.files.begin(), row.files.end(), [&](const std::string& file) {
     return fs::exists(folder / fs::path(file).filename(), ignored);
   });
+}
+
+/// In whatever folder of the archive they stand.
+void unpack(const fs::path& file, const CatalogueRow& row, const fs::path& folder) {
+  const io::MappedFile archive(file, Kind::model);
+  const auto names = io::zip_names(archive.bytes(), file.string());
+  for (const auto& wanted : row.files) {
+    const auto found = std::find_if(names.begin(), names.end(), [&](const std::string& entry) {
+      return entry == wanted || fs::path(entry).filename() == fs::path(wanted).filename();
+    });
+    GRAFT_CHECK(model, found != names.end(), "{}: the archive has no {}; it has {}.", row.id, wanted, listed(names));
+    io::unpack_zip_file(archive.bytes(), file.string(), *found, folder / fs::path(wanted).filename());
+  }
 }
 
 FetchedSource of_url(const hub::Settings& settings, const CatalogueRow& row, report::Progress& progress) {
@@ -57,28 +74,28 @@ FetchedSource of_url(const hub::Settings& settings, const CatalogueRow& row, rep
   GRAFT_CHECK(usage, !row.files.empty(), "{}: the list of sources does not name the files that its URL gives.", row.id);
   if (is_here(source.folder, row)) return source;
   io::make_folder(source.folder);
-  const auto name = fs::path(row.files.front()).filename();
-  const auto target = source.folder / (row.origin == "zip" ? fs::path("archive.zip") : name);
-  auto hash = hub::fetch_url(settings, row.url, row.sha256, target, progress);
-  std::error_code ignored;
-  source.downloaded = fs::file_size(target, ignored);
-  if (row.sha256.empty())
-    progress.line(fmt::format("note: no hash is published for {}; its SHA-256 is {}", row.url, hash));
-  source.hashes[target.filename().string()] = hash;
-  if (row.origin == "url") return source;
-  {
-    const io::MappedFile archive(target, Kind::model);
-    const auto names = io::zip_names(archive.bytes(), target.string());
-    for (const auto& file : row.files) {
-      // In whatever folder of the archive it stands.
-      const auto found = std::find_if(names.begin(), names.end(), [&](const std::string& entry) {
-        return entry == file || fs::path(entry).filename() == fs::path(file).filename();
-      });
-      GRAFT_CHECK(model, found != names.end(), "{}: the archive has no {}; it has {}.", row.id, file, listed(names));
-      io::unpack_zip_file(archive.bytes(), target.string(), *found, source.folder / fs::path(file).filename());
+  // One process at a time: who waited finds the files of the other, not an archive that is just being removed.
+  const hub::FileLock lock(source.folder / "source.lock", stop_if_interrupted);
+  if (is_here(source.folder, row)) return source;
+  auto weights = row;
+  weights.transform = nullptr;
+  if (!is_here(source.folder, weights)) {
+    const auto name = fs::path(row.files.front()).filename();
+    const auto target = source.folder / (row.origin == "zip" ? fs::path("archive.zip") : name);
+    const auto megabytes = row.origin == "zip" ? 2 * row.download_mb : row.download_mb;  // the archive and its files
+    io::require_space(source.folder, static_cast<uint64_t>(megabytes * 1e6), "the download of " + row.id);
+    auto hash = hub::fetch_url(settings, row.url, row.sha256, target, progress);
+    std::error_code ignored;
+    source.downloaded = fs::file_size(target, ignored);
+    if (row.sha256.empty())
+      progress.line(fmt::format("note: no hash is published for {}; its SHA-256 is {}", row.url, hash));
+    source.hashes[target.filename().string()] = hash;
+    if (row.origin == "zip") {
+      unpack(target, row, source.folder);
+      io::remove_all(target);
     }
   }
-  io::remove_all(target);
+  if (!row.transform.is_null()) io::write_file(source.folder / kTransform, row.transform.dump(2) + "\n");
   return source;
 }
 

@@ -1,14 +1,15 @@
 #include "graft/select/frozen_features.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
-#include "graft/core/error.h"
+#include <algorithm>
+
+#include "graft/select/sample.h"
 #include "graft/train/supervised.h"
 
 namespace graft::select {
 namespace {
 
-constexpr int64_t kFewest = 5;   // the folds of the linear probe
 constexpr int64_t kBatch = 512;  // examples read at a time
 
 /// (B, C) from rows (N, C) or maps (B, C, H, W).
@@ -22,46 +23,81 @@ Tensor pooled(const models::Rows& rows) {
   return torch::zeros({B, values.size(1)}).index_add(0, example, values) / lengths.unsqueeze(1);
 }
 
-/// Rows of a batch that are first tokens of labelled words, with the labels.
-std::pair<std::vector<int64_t>, std::vector<int64_t>> labelled_rows(const data::Examples& examples,
-                                                                    const data::Ragged<int32_t>& first_tokens,
-                                                                    const features::Inputs& inputs,
-                                                                    const std::vector<int64_t>& batch) {
-  std::vector<int64_t> rows, labels;
+/// Labelled words of a batch whose first tokens a source sees: the rows of these tokens, which words they are, their labels.
+struct LabelledWords {
+  std::vector<int64_t> rows, keys, labels;
+};
+
+LabelledWords labelled_words(const data::Examples& examples, const data::Ragged<int32_t>& first_tokens,
+                             const features::Inputs& inputs, const std::vector<int64_t>& batch) {
+  LabelledWords found;
   int64_t start = 0;
   for (const auto example : batch) {
     const auto first = first_tokens[example];
     const auto words = examples.label_sets[example];
-    for (size_t w = 0; w < words.size(); ++w)
-      if (first[w] >= 0) rows.push_back(start + first[w]), labels.push_back(words[w]);
+    for (size_t w = 0; w < words.size(); ++w) {
+      if (first[w] < 0) continue;
+      found.rows.push_back(start + first[w]);
+      found.keys.push_back(word_key(example, static_cast<int64_t>(w)));
+      found.labels.push_back(words[w]);
+    }
     start += inputs.length(example);
   }
-  return {rows, labels};
+  return found;
+}
+
+/// At most `most` of the words that this source sees, rare labels kept.
+std::vector<int64_t> chosen_words(const data::Examples& examples, const train::Alignment& alignment, int64_t labels,
+                                  int64_t most, uint64_t seed) {
+  data::Examples words;
+  std::vector<int64_t> keys;
+  for (int64_t i = 0; i < examples.label_sets.size(); ++i) {
+    const auto first = (*alignment.first_tokens)[i];
+    for (size_t w = 0; w < first.size(); ++w)
+      if (first[w] >= 0) {
+        keys.push_back(word_key(i, static_cast<int64_t>(w)));
+        words.labels.push_back(examples.label_sets[i][w]);
+      }
+  }
+  std::vector<int64_t> chosen;
+  for (const auto i : sample_examples(words, "classification", labels, most, seed)) chosen.push_back(keys[i]);
+  return chosen;
+}
+
+/// The rows of `source` at these places, in their order.
+void keep(FrozenFeatures& source, const std::vector<int64_t>& places) {
+  const auto rows = torch::tensor(places, torch::kInt64);
+  source.values = source.values.index_select(0, rows);
+  source.targets.classes = source.targets.classes.index_select(0, rows);
+  std::vector<int64_t> words;
+  for (const auto place : places) words.push_back(source.words[place]);
+  source.words = std::move(words);
 }
 
 }  // namespace
 
-void expect_enough(const std::vector<int64_t>& labels, const std::vector<std::string>& label_names) {
-  std::vector<int64_t> counts(label_names.size(), 0);
-  for (const auto label : labels) ++counts.at(label);
-  std::vector<std::string> few;
-  for (size_t i = 0; i < counts.size(); ++i)
-    if (counts[i] < kFewest) few.push_back(fmt::format("{} ({})", label_names[i], counts[i]));
-  GRAFT_CHECK(
-      data, few.empty(),
-      "too few training examples to measure sources with: {} of each class are needed, and these have fewer: {}. "
-      "Add examples, merge or remove the classes, or name a source yourself.",
-      kFewest, listed(few));
+void keep_common_words(const std::vector<FrozenFeatures*>& sources) {
+  std::map<int64_t, size_t> seen;
+  for (const auto* source : sources)
+    for (const auto word : source->words) ++seen[word];
+  for (auto* source : sources) {
+    std::vector<int64_t> places;
+    for (size_t i = 0; i < source->words.size(); ++i)
+      if (seen.at(source->words[i]) == sources.size()) places.push_back(static_cast<int64_t>(i));
+    if (places.size() < source->words.size()) keep(*source, places);
+  }
 }
 
 FrozenFeatures frozen_features(models::Model& model, const features::Feed& feed, const std::string& task,
                                const std::vector<std::string>& label_names, const data::Examples& examples,
-                               const train::Alignment& alignment, models::Head* classifier, int64_t most,
-                               uint64_t seed) {
+                               const train::Alignment& alignment, models::Head* classifier, int64_t most, uint64_t seed,
+                               std::vector<int64_t>& words) {
   const torch::NoGradGuard no_grad;
+  if (task == "tokens" && words.empty())
+    words = chosen_words(examples, alignment, static_cast<int64_t>(label_names.size()), most, seed);
   const auto reads = model.head->reads();
   std::vector<Tensor> values, probabilities;
-  std::vector<int64_t> labels;
+  std::vector<int64_t> labels, keys;
   const auto n = examples.size();
   for (int64_t begin = 0; begin < n; begin += kBatch) {
     std::vector<int64_t> batch;
@@ -71,10 +107,16 @@ FrozenFeatures frozen_features(models::Model& model, const features::Feed& feed,
       ends[chain.name] = feed.enter(chain.name, static_cast<int64_t>(chain.blocks.size()), batch, reads);
     std::vector<Tensor> parts;
     if (task == "tokens") {
-      const auto [rows, found] = labelled_rows(examples, *alignment.first_tokens, feed.inputs(), batch);
+      const auto found = labelled_words(examples, *alignment.first_tokens, feed.inputs(), batch);
+      std::vector<int64_t> rows;
+      for (size_t i = 0; i < found.rows.size(); ++i) {
+        if (!std::binary_search(words.begin(), words.end(), found.keys[i])) continue;
+        rows.push_back(found.rows[i]);
+        keys.push_back(found.keys[i]);
+        labels.push_back(found.labels[i]);
+      }
       for (const auto& [name, end] : ends)
         parts.push_back(end.hidden.values.to(torch::kFloat32).index_select(0, torch::tensor(rows, torch::kInt64)));
-      labels.insert(labels.end(), found.begin(), found.end());
     } else {
       for (const auto& [name, end] : ends) parts.push_back(pooled(end.hidden));
     }
@@ -89,14 +131,7 @@ FrozenFeatures frozen_features(models::Model& model, const features::Feed& feed,
     return result;
   }
   if (task != "tokens") labels = examples.labels;
-  if (task == "tokens" && static_cast<int64_t>(labels.size()) > most) {
-    const auto chosen = train::sample(static_cast<int64_t>(labels.size()), most, seed);
-    std::vector<int64_t> kept;
-    for (const auto i : chosen) kept.push_back(labels[i]);
-    labels = std::move(kept);
-    result.values = result.values.index_select(0, torch::tensor(chosen, torch::kInt64));
-  }
-  expect_enough(labels, label_names);
+  result.words = std::move(keys);
   result.targets.classes = torch::tensor(labels, torch::kInt64);
   return result;
 }

@@ -15,19 +15,24 @@ struct FrozenFeatures {
   Tensor values;                        // [n, d] float32: at the ends of all chains, where the head reads
   std::optional<Tensor> probabilities;  // [n, Z] of the source's own classifier
   Targets targets;
+  std::vector<int64_t> words;  // for the task tokens: which word each row is, as word_key() names it, ascending
 };
 
+/// Names a word by its example and its place in it.
+inline int64_t word_key(int64_t example, int64_t word) { return example << 20 | word; }
+
 /// Maps of features are averaged over their places, and what a head reads at several positions over these; for the task
-/// tokens, the row of each labelled word's first token is an example (at most `most` of them, a seeded sample).
+/// tokens, the row of each labelled word's first token is an example. `words`: those that are wanted, ascending; where it is
+/// empty, at most `most` of those that this source sees are chosen (sample_examples()) and put there. What a source cuts
+/// off is missing in its rows; see keep_common_words().
 /// `classifier`: a head of the same model that was trained on the source's own classes, or nullptr; it must read where the
 /// model's head reads.
-/// Throws Kind::data when a class of the sample has fewer than 5 examples.
 FrozenFeatures frozen_features(models::Model& model, const features::Feed& feed, const std::string& task,
                                const std::vector<std::string>& label_names, const data::Examples& examples,
-                               const train::Alignment& alignment, models::Head* classifier, int64_t most,
-                               uint64_t seed);
+                               const train::Alignment& alignment, models::Head* classifier, int64_t most, uint64_t seed,
+                               std::vector<int64_t>& words);
 
-/// Throws Kind::data naming the classes that have fewer than 5 of these examples, which is what scores need.
-void expect_enough(const std::vector<int64_t>& labels, const std::vector<std::string>& label_names);
+/// Sources cut texts at different lengths: leaves the words that all of them see, so that they are compared on the same.
+void keep_common_words(const std::vector<FrozenFeatures*>& sources);
 
 }  // namespace graft::select

@@ -5,9 +5,11 @@
 #include <fstream>
 #include <map>
 #include <set>
+#include <sstream>
 
 #include "graft/core/error.h"
 #include "graft/data/table.h"
+#include "graft/select/archive_entries.h"
 
 namespace graft::select {
 namespace {
@@ -28,6 +30,8 @@ std::string lower(std::string text) {
 }
 
 std::string extension(const std::string& path) { return lower(fs::path(path).extension().string()); }
+
+bool is_image(const std::string& path) { return kImages.contains(extension(path)); }
 
 // Words and short phrases that belong to one domain and are rare elsewhere. Lower case; a word of the text counts when it
 // is one of these, a phrase when it stands in the text.
@@ -122,7 +126,7 @@ class Bytes {
 };
 
 /// The tags of the first directory of a TIFF or BigTIFF (TIFF 6.0; GeoTIFF's key directory is tag 34735).
-void read_tiff(std::ifstream& file, const std::string& head, ImageHeader& header) {
+void read_tiff(std::istream& file, const std::string& head, ImageHeader& header) {
   const bool little = head[0] == 'I';
   const Bytes start(head, little);
   const bool big = start.number(2, 2) == 43;
@@ -152,19 +156,39 @@ void read_tiff(std::ifstream& file, const std::string& head, ImageHeader& header
   if (header.bands == 0) header.bands = 1;
 }
 
+ImageHeader header_in(std::istream& file);
+
+using Headers = std::vector<std::pair<fs::path, ImageHeader>>;
+
+Headers headers_of(const std::vector<fs::path>& files) {
+  Headers headers;
+  for (size_t i = 0; i < files.size() && static_cast<int64_t>(headers.size()) < kMostHeaders;
+       i += std::max<size_t>(1, files.size() / kMostHeaders))
+    headers.emplace_back(files[i], read_image_header(files[i]));
+  return headers;
+}
+
+Headers headers_of(const ArchiveEntries& entries) {
+  Headers headers;
+  for (const auto& start : entries.starts) {
+    std::istringstream bytes(start.bytes);
+    headers.emplace_back(start.name, header_in(bytes));
+  }
+  return headers;
+}
+
 /// Domain of a sample of image files, and what their headers show.
-void judge_images(const std::vector<fs::path>& files, DataFinding& finding) {
-  int64_t slides = 0, dicom = 0, placed = 0, many_bands = 0, read = 0;
+void judge_images(const Headers& headers, DataFinding& finding) {
+  int64_t slides = 0, dicom = 0, placed = 0, many_bands = 0;
+  const auto read = static_cast<int64_t>(headers.size());
   ImageHeader example;
   std::string example_name;
-  for (size_t i = 0; i < files.size() && read < kMostHeaders;
-       i += std::max<size_t>(1, files.size() / kMostHeaders), ++read) {
-    if (kSlides.contains(extension(files[i].string()))) ++slides;
-    const auto header = read_image_header(files[i]);
+  for (const auto& [file, header] : headers) {
+    if (kSlides.contains(extension(file.string()))) ++slides;
     dicom += header.format == "dicom";
     placed += header.placed;
     many_bands += header.bands > 4;
-    if (header.bands > 4 || header.placed) example = header, example_name = files[i].filename().string();
+    if (header.bands > 4 || header.placed) example = header, example_name = file.filename().string();
   }
   const auto most = [&](int64_t count) { return read > 0 && 2 * count >= read; };
   if (most(dicom)) {
@@ -265,8 +289,14 @@ std::vector<fs::path> files_below(const fs::path& folder) {
 Json DataFinding::json() const { return {{"modality", modality}, {"domain", domain}, {"reasons", reasons}}; }
 
 ImageHeader read_image_header(const fs::path& path) {
-  ImageHeader header;
   std::ifstream file(path, std::ios::binary);
+  return header_in(file);
+}
+
+namespace {
+
+ImageHeader header_in(std::istream& file) {
+  ImageHeader header;
   std::string head(512, '\0');
   file.read(head.data(), static_cast<std::streamsize>(head.size()));
   head.resize(static_cast<size_t>(std::max<std::streamsize>(0, file.gcount())));
@@ -290,6 +320,8 @@ ImageHeader read_image_header(const fs::path& path) {
   }
   return header;
 }
+
+}  // namespace
 
 std::string domain_of_texts(const std::vector<std::string>& texts, std::string& reason) {
   // A text shows a domain when it has several of its terms; one alone is chance.
@@ -325,11 +357,20 @@ DataFinding find_modality(const fs::path& data) {
   const auto files = fs::is_directory(data) ? files_below(data) : std::vector<fs::path>{data};
   std::map<std::string, int64_t> kinds;
   std::vector<fs::path> images, tables;
+  std::vector<ArchiveEntries> archives;
+  size_t image_count = 0;
   for (const auto& file : files) {
     const auto kind = extension(file.string());
     ++kinds[kind.empty() ? "no extension" : kind];
-    if (kImages.contains(kind)) images.push_back(file);
+    if (kImages.contains(kind)) images.push_back(file), ++image_count;
     if (kTables.contains(kind)) tables.push_back(file);
+    if (!can_look_into(file)) continue;
+    archives.push_back(look_into(file, is_image));
+    for (const auto& name : archives.back().names) {
+      const auto inner = extension(name);
+      ++kinds[(inner.empty() ? "no extension" : inner) + " in " + file.filename().string()];
+      image_count += is_image(name);
+    }
   }
   std::vector<std::string> counts;
   for (const auto& [kind, count] : kinds) counts.push_back(fmt::format("{} {}", count, kind));
@@ -350,11 +391,16 @@ DataFinding find_modality(const fs::path& data) {
     finding.reasons.push_back(texts ? fmt::format("a table with images in column `{}` and texts in column `{}`",
                                                   sample.image_column, sample.text_column)
                                     : fmt::format("a table with images in column `{}`", sample.image_column));
-    judge_images(sample.images, finding);
-  } else if (images.size() > tables.size()) {
+    judge_images(headers_of(sample.images), finding);
+  } else if (image_count > tables.size()) {
     finding.modality = "image";
-    finding.reasons.push_back(fmt::format("{} image files ({})", images.size(), listed(counts, 6)));
-    judge_images(images, finding);
+    finding.reasons.push_back(fmt::format("{} image files ({})", image_count, listed(counts, 6)));
+    auto headers = headers_of(images);
+    for (const auto& archive : archives) {
+      const auto more = headers_of(archive);
+      headers.insert(headers.end(), more.begin(), more.end());
+    }
+    judge_images(headers, finding);
   } else if (texts) {
     finding.modality = "text";
     finding.reasons.push_back(

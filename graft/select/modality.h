@@ -17,8 +17,9 @@ struct DataFinding {
   Json json() const;
 };
 
-/// A table (JSONL, CSV, TSV, TXT) of texts or of paths to images, or a folder of tables or of images.
-/// Throws Kind::data when there is neither text nor image, naming what was found.
+/// A table (JSONL, CSV, TSV, TXT) of texts or of paths to images, or a folder of tables or of images; images also in zip
+/// and tar archives. Throws Kind::data when there is neither text nor image, naming what was found, and for a damaged
+/// archive.
 DataFinding find_modality(const std::filesystem::path& data);
 
 /// What the first bytes of an image file tell; empty fields where they do not.

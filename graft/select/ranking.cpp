@@ -1,6 +1,6 @@
 #include "graft/select/ranking.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <cmath>
@@ -33,16 +33,18 @@ std::pair<double, double> interval(const Tensor& values) {
   return {at(0.025), at(0.975)};
 }
 
+using Scores = std::map<std::string, double>;
+
 /// The mean over the scores that all have, each in standard deviations of the candidates.
-std::vector<double> combine(const std::vector<Candidate>& candidates) {
+std::vector<double> combine(const std::vector<Scores>& candidates) {
   const auto k = candidates.size();
   std::vector<double> combined(k, 0);
   int64_t used = 0;
-  for (const auto& [name, unused] : candidates.front().measured.scores) {
+  for (const auto& [name, unused] : candidates.front()) {
     std::vector<double> values;
-    for (const auto& candidate : candidates) {
-      const auto found = candidate.measured.scores.find(name);
-      if (found != candidate.measured.scores.end()) values.push_back(found->second);
+    for (const auto& scores : candidates) {
+      const auto found = scores.find(name);
+      if (found != scores.end()) values.push_back(found->second);
     }
     if (values.size() < k) continue;
     const double mean = std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(k);
@@ -56,13 +58,40 @@ std::vector<double> combine(const std::vector<Candidate>& candidates) {
   return combined;
 }
 
+/// 1.96 standard deviations of each candidate's combined score over the draws that all candidates have.
+std::vector<double> combined_reach(const std::vector<Candidate>& candidates, const std::vector<double>& combined) {
+  auto draws = candidates.front().measured.deviations.size();
+  for (const auto& candidate : candidates) draws = std::min(draws, candidate.measured.deviations.size());
+  std::vector<double> squares(candidates.size(), 0);
+  for (size_t draw = 0; draw < draws; ++draw) {
+    std::vector<Scores> moved;
+    for (const auto& candidate : candidates) {
+      moved.push_back(candidate.measured.scores);
+      for (const auto& [name, deviation] : candidate.measured.deviations[draw])
+        if (const auto found = moved.back().find(name); found != moved.back().end()) found->second += deviation;
+    }
+    const auto values = combine(moved);
+    for (size_t i = 0; i < values.size(); ++i)
+      squares[i] += (values[i] - combined[i]) * (values[i] - combined[i]) / static_cast<double>(draws);
+  }
+  for (auto& square : squares) square = 1.96 * std::sqrt(square);
+  return squares;
+}
+
 }  // namespace
 
 Ranked rank(const std::vector<Candidate>& candidates, uint64_t seed) {
   GRAFT_ASSERT(!candidates.empty());
   const auto k = candidates.size();
   Ranked r;
-  r.combined = combine(candidates);
+  std::vector<Scores> scores;
+  for (const auto& candidate : candidates) scores.push_back(candidate.measured.scores);
+  r.combined = combine(scores);
+  const auto reach = combined_reach(candidates, r.combined);
+  for (size_t i = 0; i < k; ++i) {
+    r.combined_lower.push_back(r.combined[i] - reach[i]);
+    r.combined_upper.push_back(r.combined[i] + reach[i]);
+  }
   r.order.resize(k);
   std::iota(r.order.begin(), r.order.end(), 0);
   std::stable_sort(r.order.begin(), r.order.end(), [&](size_t a, size_t b) { return r.combined[a] > r.combined[b]; });
@@ -89,18 +118,17 @@ Ranked rank(const std::vector<Candidate>& candidates, uint64_t seed) {
     r.best_by[name] = *best;
   }
 
+  r.level.assign(k, std::vector<char>(k, 1));
+  for (size_t a = 0; a < k; ++a)
+    for (size_t b = 0; b < k; ++b) {
+      const auto [lower, upper] =
+          interval(means.select(1, static_cast<int64_t>(a)) - means.select(1, static_cast<int64_t>(b)));
+      r.level[a][b] = lower <= 0 && upper >= 0;
+    }
+
   const auto first = r.order.front();
-  r.winner = first;
   const auto& name = [&](size_t i) -> const std::string& { return candidates[i].name; };
-  const auto level_with_first = [&](size_t i) {
-    const auto [lower, upper] =
-        interval(means.select(1, static_cast<int64_t>(first)) - means.select(1, static_cast<int64_t>(i)));
-    return lower <= 0 && upper >= 0;
-  };
-  for (const auto i : r.order)
-    if (candidates[i].seconds_per_epoch <= 0.5 * candidates[first].seconds_per_epoch &&
-        candidates[i].seconds_per_epoch < candidates[r.winner].seconds_per_epoch && level_with_first(i))
-      r.winner = i;
+  r.winner = worth_its_cost(candidates, r, first, r.order);
   if (r.winner != first)
     r.sentence = fmt::format(
         "{} is taken: {} scores higher, but the data cannot tell the two apart, and it takes {:.1f} times as long.",
@@ -108,12 +136,26 @@ Ranked rank(const std::vector<Candidate>& candidates, uint64_t seed) {
   else if (k == 1) r.sentence = name(first) + " is taken: it is the only candidate that could be measured.";
   else
     r.sentence = fmt::format("{} is taken; next is {}, which the data {}.", name(first), name(r.order[1]),
-                             level_with_first(r.order[1]) ? "cannot tell from it" : "show to be worse");
-  std::vector<std::string> others;
-  for (const auto& [score, best] : r.best_by)
-    if (best != r.winner) others.push_back(fmt::format("{} ({})", name(best), score));
-  if (!others.empty()) r.sentence += " By single scores it would be " + listed(others) + ".";
+                             r.level[first][r.order[1]] ? "cannot tell from it" : "show to be worse");
+  r.sentence += disagreement(candidates, r);
   return r;
+}
+
+size_t worth_its_cost(const std::vector<Candidate>& candidates, const Ranked& ranked, size_t first,
+                      const std::vector<size_t>& among) {
+  auto winner = first;
+  for (const auto i : among)
+    if (candidates[i].seconds_per_epoch <= 0.5 * candidates[first].seconds_per_epoch &&
+        candidates[i].seconds_per_epoch < candidates[winner].seconds_per_epoch && ranked.level[first][i])
+      winner = i;
+  return winner;
+}
+
+std::string disagreement(const std::vector<Candidate>& candidates, const Ranked& ranked) {
+  std::vector<std::string> others;
+  for (const auto& [score, best] : ranked.best_by)
+    if (best != ranked.winner) others.push_back(fmt::format("{} ({})", candidates[best].name, score));
+  return others.empty() ? "" : " By single scores it would be " + listed(others) + ".";
 }
 
 }  // namespace graft::select

@@ -1,6 +1,6 @@
 #include "graft/select/scores.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <cmath>

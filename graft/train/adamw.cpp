@@ -1,10 +1,33 @@
 #include "graft/train/adamw.h"
 
-#include <torch/torch.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <torch/types.h>
+
+#include <limits>
 
 #include "graft/core/error.h"
 
 namespace graft::train {
+namespace {
+
+bool is_half(const Tensor& parameter) { return parameter.scalar_type() == torch::kBFloat16; }
+
+/// A bfloat16 is the upper half of a float32: with 16 random bits added below, what is cut off carries over with a chance
+/// in proportion to it.
+Tensor rounded_stochastically(const Tensor& exact, at::Generator& generator) {
+  const auto bits = exact.contiguous().view(torch::kInt32);
+  const auto options = torch::TensorOptions().dtype(torch::kInt64);
+  const auto random = torch::empty({(exact.numel() + 3) / 4}, options)
+                          .random_(std::numeric_limits<int64_t>::min(), std::nullopt, generator)
+                          .view(torch::kInt16)
+                          .narrow(0, 0, exact.numel())
+                          .to(exact.device(), torch::kInt32)
+                          .bitwise_and_(0xFFFF)
+                          .view(exact.sizes());
+  return (bits + random).bitwise_and_(-0x10000).view(torch::kFloat32);
+}
+
+}  // namespace
 
 void AdamW::add(const std::string& name, const Tensor& parameter, double learning_rate, double weight_decay) {
   auto set = std::find_if(sets_.begin(), sets_.end(), [&](const Set& s) {
@@ -16,8 +39,11 @@ void AdamW::add(const std::string& name, const Tensor& parameter, double learnin
   }
   set->names.push_back(name);
   set->parameters.push_back(parameter);
-  set->exp_avgs.push_back(torch::zeros_like(parameter));
-  set->exp_avg_sqs.push_back(torch::zeros_like(parameter));
+  const auto type = is_half(parameter) ? torch::kFloat32 : parameter.scalar_type();
+  const auto moment = [&] { return torch::zeros_like(parameter, type); };
+  set->exp_avgs.push_back(moment());
+  set->exp_avg_sqs.push_back(moment());
+  set->masters.push_back(is_half(parameter) && !options_.stochastic ? parameter.detach().to(torch::kFloat32) : Tensor());
   set->steps.push_back(torch::zeros({}, torch::TensorOptions().dtype(torch::kFloat32).device(parameter.device())));
 }
 
@@ -34,21 +60,38 @@ std::vector<Tensor> AdamW::gradients() {
 double AdamW::clip_gradients(double max_norm) {
   const torch::NoGradGuard no_grad;
   const auto grads = gradients();
-  const auto norm = torch::stack(at::_foreach_norm(grads, 2)).norm().item<double>();
+  const auto norm = torch::stack(at::_foreach_norm(grads, 2, torch::kFloat32)).norm().item<double>();
   if (max_norm > 0 && norm > max_norm) at::_foreach_mul_(grads, max_norm / (norm + 1e-6));
   return norm;
 }
 
-void AdamW::step(double factor) {
+void AdamW::step(double factor, uint64_t seed) {
   const torch::NoGradGuard no_grad;
   gradients();
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(seed);
   for (auto& set : sets_) {
-    std::vector<Tensor> grads;
-    for (const auto& parameter : set.parameters) grads.push_back(parameter.grad());
+    const auto fused = [&](at::TensorList parameters, at::TensorList grads, at::TensorList exp_avgs,
+                           at::TensorList exp_avg_sqs, at::TensorList steps) {
+      at::_fused_adamw_(parameters, grads, exp_avgs, exp_avg_sqs, {}, steps, set.learning_rate * factor, options_.beta1,
+                        options_.beta2, set.weight_decay, options_.epsilon, /*amsgrad=*/false, /*maximize=*/false);
+    };
     at::_foreach_add_(set.steps, 1);
-    at::_fused_adamw_(set.parameters, grads, set.exp_avgs, set.exp_avg_sqs, {}, set.steps, set.learning_rate * factor,
-                      options_.beta1, options_.beta2, set.weight_decay, options_.epsilon, /*amsgrad=*/false,
-                      /*maximize=*/false);
+    std::vector<Tensor> parameters, grads, exp_avgs, exp_avg_sqs, steps;
+    for (size_t i = 0; i < set.parameters.size(); ++i) {
+      auto& parameter = set.parameters[i];
+      if (is_half(parameter)) {  // one at a time: of what is wide, little lives at once
+        const auto exact = set.masters[i].defined() ? set.masters[i] : parameter.detach().to(torch::kFloat32);
+        fused({exact}, {parameter.grad().to(torch::kFloat32)}, {set.exp_avgs[i]}, {set.exp_avg_sqs[i]}, {set.steps[i]});
+        parameter.copy_(set.masters[i].defined() ? exact : rounded_stochastically(exact, generator));
+        continue;
+      }
+      parameters.push_back(parameter);
+      grads.push_back(parameter.grad());
+      exp_avgs.push_back(set.exp_avgs[i]);
+      exp_avg_sqs.push_back(set.exp_avg_sqs[i]);
+      steps.push_back(set.steps[i]);
+    }
+    if (!parameters.empty()) fused(parameters, grads, exp_avgs, exp_avg_sqs, steps);
   }
 }
 
@@ -64,6 +107,7 @@ std::map<std::string, Tensor> AdamW::state() const {
       state[set.names[i] + ".exp_avg"] = set.exp_avgs[i];
       state[set.names[i] + ".exp_avg_sq"] = set.exp_avg_sqs[i];
       state[set.names[i] + ".step"] = set.steps[i];
+      if (set.masters[i].defined()) state[set.names[i] + ".master"] = set.masters[i];
     }
   return state;
 }
@@ -82,6 +126,7 @@ void AdamW::load_state(const std::map<std::string, Tensor>& state) {
       restore(set.exp_avgs[i], set.names[i] + ".exp_avg");
       restore(set.exp_avg_sqs[i], set.names[i] + ".exp_avg_sq");
       restore(set.steps[i], set.names[i] + ".step");
+      if (set.masters[i].defined()) restore(set.masters[i], set.names[i] + ".master");
     }
 }
 

@@ -1,5 +1,7 @@
 // AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101, alg. 2) through ATen's fused kernel:
 // one call updates all parameters that share a learning rate and a decay.
+// Parameters in bfloat16 step in float32: from a master copy that is kept, or, with stochastic rounding (Gupta et al. 2015,
+// https://arxiv.org/abs/1502.02551, sec. 3.1), from themselves, rounded up or down with a chance that makes the mean exact.
 #pragma once
 
 #include <torch/types.h>
@@ -16,6 +18,7 @@ class AdamW {
  public:
   struct Options {
     double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
+    bool stochastic = false;  // rounding of bfloat16 parameters; else they have master copies
   };
 
   explicit AdamW(Options options) : options_(options) {}
@@ -23,13 +26,14 @@ class AdamW {
   /// Parameters that step together. A parameter belongs to one set; identity is its address, never its value.
   void add(const std::string& name, const Tensor& parameter, double learning_rate, double weight_decay);
 
-  /// One step from the parameters' gradients, every learning rate times `factor` (the schedule). Undefined gradients count as 0.
-  void step(double factor);
+  /// One step from the parameters' gradients, every learning rate times `factor` (the schedule). Undefined gradients count as
+  /// 0. Stochastic rounding draws from `seed`, which must be the step's own.
+  void step(double factor, uint64_t seed = 0);
   void zero_grad();
   /// Scales all gradients so that their common norm is at most `max_norm`; returns the norm before. 0 leaves them.
   double clip_gradients(double max_norm);
 
-  /// "<parameter>.exp_avg", ".exp_avg_sq", ".step": for checkpoints.
+  /// "<parameter>.exp_avg", ".exp_avg_sq", ".step" and, of bfloat16 parameters, ".master": for checkpoints.
   std::map<std::string, Tensor> state() const;
   void load_state(const std::map<std::string, Tensor>& state);
 
@@ -38,6 +42,7 @@ class AdamW {
     double learning_rate, weight_decay;
     std::vector<std::string> names;
     std::vector<Tensor> parameters, exp_avgs, exp_avg_sqs, steps;
+    std::vector<Tensor> masters;  // undefined for float32 parameters and with stochastic rounding
   };
   std::vector<Tensor> gradients();
   Options options_;

@@ -1,6 +1,8 @@
 // One penalty beside the task loss (graft/retain). Terms are summed and never see each other.
 #pragma once
 
+#include <optional>
+
 #include "graft/train/ends.h"
 
 namespace graft::train {
@@ -32,7 +34,10 @@ struct LossTerm {
   /// anchor, examples of its own), and returns the value whose gradient that is.
   virtual double add_gradients(const WholeStep&) { return 0; }
   virtual std::string name() const { return "term"; }
-  /// What it has learned on the way (an adapted coefficient); saved with the phase.
+  /// From the next epoch on, `factor` times as strong; returns the strength that it then has. nullopt: it has none, or
+  /// cannot be stronger.
+  virtual std::optional<double> strengthen(double) { return {}; }
+  /// What it has learned on the way (an adapted coefficient, a strength that was raised); saved with the phase.
   virtual Json state() const { return {}; }
   virtual void load_state(const Json&) {}
 };

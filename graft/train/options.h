@@ -13,6 +13,7 @@ struct TrainOptions {
   double weight_decay = 0.01;          // the same; none on biases and norms
   double max_gradient_norm = 1.0;
   std::string precision = "float32";
+  std::string weights = "float32";
   bool activation_checkpointing = false;
   int64_t threads = 0;
   double checkpoint_seconds = 20;
@@ -27,6 +28,9 @@ struct TrainOptions {
     field("weight_decay", weight_decay, "AdamW's, none on biases and norms (Devlin et al. 2019, A.2)");
     field("max_gradient_norm", max_gradient_norm, "gradients are scaled to this norm; 0 for never");
     field("precision", precision, "float32, or bfloat16 for autocast");
+    field("weights", weights,
+          "how matrices are kept: float32; bfloat16, of what trains with float32 masters in the optimizer; or "
+          "bfloat16_stochastic, without masters, rounded up or down by chance (Gupta et al. 2015)");
     field("activation_checkpointing", activation_checkpointing,
           "keep what enters a block and compute the block again for its gradient: less memory, a third more time");
     field("threads", threads, "0: as many as the machine or the container really has");

@@ -24,6 +24,15 @@ struct Timed {
   std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
 };
 
+/// Adds to `seconds` a term's own part of the backward pass. What was computed last goes back first, so all of it lies
+/// between the gradient's coming to the term's value and its coming to the loss before that.
+void time_backward(const Tensor& value, const Tensor& before, double& seconds) {
+  if (!value.requires_grad() || !before.requires_grad()) return;
+  const auto timed = std::make_shared<std::optional<Timed>>();
+  value.register_hook([timed, &seconds](const Tensor&) { timed->emplace(seconds); });
+  before.register_hook([timed](const Tensor&) { timed->reset(); });
+}
+
 }  // namespace
 
 Phase::Phase(models::Model& model, PhasePlan plan, const TrainOptions& options, const Stream& train,
@@ -37,7 +46,11 @@ Phase::Phase(models::Model& model, PhasePlan plan, const TrainOptions& options, 
       terms_(std::move(terms)),
       term_sums_(terms_.size()),
       term_seconds_(terms_.size()),
-      optimizer_(plan_.adamw) {
+      optimizer_([&] {
+        auto adamw = plan_.adamw;
+        adamw.stochastic = options_.weights == "bfloat16_stochastic";
+        return adamw;
+      }()) {
   model_.unfreeze_only(plan_.trainable);
   for (const auto& item : model_.parameters_by_key()) {
     const auto group = model_.group_of(item.key());
@@ -48,19 +61,27 @@ Phase::Phase(models::Model& model, PhasePlan plan, const TrainOptions& options, 
   if (plan_.start_metric) {
     state_.has_best = true;
     state_.best = state_.reference = *plan_.start_metric;
-    best_ = weights();
+    keep_best();
   }
 }
 
 std::map<std::string, Tensor> Phase::weights() const {
-  std::map<std::string, Tensor> copies;
-  const auto copy = [&](const auto& items) {
+  std::map<std::string, Tensor> views;
+  const auto view = [&](const auto& items) {
     for (const auto& item : items)
-      if (plan_.trainable.contains(model_.group_of(item.key()))) copies[item.key()] = item.value().detach().clone();
+      if (plan_.trainable.contains(model_.group_of(item.key()))) views[item.key()] = item.value().detach();
   };
-  copy(model_.parameters_by_key());
-  copy(model_.buffers_by_key());
-  return copies;
+  view(model_.parameters_by_key());
+  view(model_.buffers_by_key());
+  return views;
+}
+
+void Phase::keep_best() {
+  for (const auto& [key, value] : weights()) {
+    auto& kept = best_[key];
+    if (kept.defined()) kept.copy_(value);  // into the memory of the best before it
+    else kept = value.clone();
+  }
 }
 
 void Phase::run(const PhaseHooks& hooks) {
@@ -76,7 +97,10 @@ void Phase::run(const PhaseHooks& hooks) {
       const double position =
           static_cast<double>(state_.epoch * steps + state_.step + 1) / static_cast<double>(plan_.epochs * steps + 1);
       if (state_.step + 1 < steps) train_.expect(batches[state_.step + 1], epoch);
-      train_step(batches[state_.step], position, steps);
+      {
+        const Timed timed(step_seconds_);
+        train_step(batches[state_.step], position, steps);
+      }
       if (hooks.step_done)
         hooks.step_done(state_.epoch, state_.step + 1, steps,
                         state_.weight_sum > 0 ? state_.loss_sum / state_.weight_sum : 0,
@@ -109,6 +133,7 @@ void Phase::train_step(const std::vector<int64_t>& batch, double position, int64
         if (!value.defined()) continue;
         const auto share = value * (train_.weight(examples, epoch) / total);
         term_sums_[i] += share.item<double>();
+        time_backward(share, loss, term_seconds_[i]);
         loss = loss + share;
       }
     }
@@ -138,7 +163,9 @@ void Phase::train_step(const std::vector<int64_t>& batch, double position, int64
               "the run's newest checkpoint; lower the learning rate of this phase, or train in float32.",
               plan_.name, state_.epoch + 1, state_.step + 1);
   const double warmup = plan_.warmup_fraction.value_or(options_.warmup_fraction);
-  optimizer_.step(plan_.cosine ? cosine_warmup_decay(position, warmup) : linear_warmup_decay(position, warmup));
+  optimizer_.step(
+      plan_.cosine ? cosine_warmup_decay(position, warmup) : linear_warmup_decay(position, warmup),
+      seed_of(seed_, {plan_.stage, plan_.name, "rounding"}, {epoch, static_cast<uint64_t>(state_.step)}));
   state_.loss_sum += loss_sum;
   state_.weight_sum += total;
 }
@@ -157,7 +184,7 @@ void Phase::finish_epoch(const PhaseHooks& hooks) {
   if (best) {
     state_.best = value;
     state_.best_epoch = state_.epoch;
-    best_ = weights();
+    keep_best();
   }
   state_.has_best = true;
   state_.without_improvement = improved ? 0 : state_.without_improvement + 1;
@@ -166,7 +193,9 @@ void Phase::finish_epoch(const PhaseHooks& hooks) {
            {"loss", state_.weight_sum > 0 ? state_.loss_sum / state_.weight_sum : 0.0},
            {"validation_loss", predictions.loss},
            {plan_.metric, value},
-           {"best", best}};
+           {"best", best},
+           {"seconds", step_seconds_}};
+  step_seconds_ = 0;
   for (size_t i = 0; i < terms_.size(); ++i) {
     row["terms"][terms_[i]->name()] = {{"value", term_sums_[i] / static_cast<double>(std::max<int64_t>(1, state_.step))},
                                        {"seconds", term_seconds_[i]}};
@@ -200,8 +229,9 @@ void Phase::restore_best() {
 Json Phase::state_json() const {
   auto json = io::write_value(state_);
   json["history"] = state_.history;
+  json["step_seconds"] = step_seconds_;
   for (size_t i = 0; i < terms_.size(); ++i)
-    json["terms"].push_back({{"state", terms_[i]->state()}, {"sum", term_sums_[i]}});
+    json["terms"].push_back({{"state", terms_[i]->state()}, {"sum", term_sums_[i]}, {"seconds", term_seconds_[i]}});
   return json;
 }
 
@@ -217,10 +247,13 @@ void Phase::resume(const Json& json, const std::map<std::string, Tensor>& tensor
   auto fields = json;
   state_.history = fields.value("history", Json::array());
   fields.erase("history");
+  step_seconds_ = fields.value("step_seconds", 0.0);
+  fields.erase("step_seconds");
   if (const auto terms = fields.find("terms"); terms != fields.end()) {
     for (size_t i = 0; i < std::min(terms_.size(), terms->size()); ++i) {
       if (const auto& state = (*terms)[i].at("state"); !state.is_null()) terms_[i]->load_state(state);
       term_sums_[i] = (*terms)[i].at("sum");
+      term_seconds_[i] = (*terms)[i].at("seconds");
     }
     fields.erase(terms);
   }
@@ -243,8 +276,13 @@ void Phase::resume(const Json& json, const std::map<std::string, Tensor>& tensor
   };
   put(model_.parameters_by_key());
   put(model_.buffers_by_key());
+  const auto held = weights();
   for (const auto& [name, value] : tensors) {
-    if (name.starts_with("best.")) best_[name.substr(5)] = value.clone();
+    if (name.starts_with("best.")) {
+      const auto key = name.substr(5);
+      const auto kept = held.find(key);
+      best_[key] = kept == held.end() ? value.clone() : value.to(kept->second.scalar_type(), false, /*copy=*/true);
+    }
     if (name.starts_with("optimizer.")) optimizer[name.substr(10)] = value;
   }
   optimizer_.load_state(optimizer);

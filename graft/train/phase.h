@@ -34,7 +34,7 @@ struct PhaseState {
   int64_t without_improvement = 0;
   double reference = 0;  // the metric that patience compares with
   bool done = false;
-  Json history = Json::array();  // {epoch, loss, validation, best, terms: name -> mean value, seconds}
+  Json history = Json::array();  // {epoch, loss, validation, best, terms: name -> mean value and seconds, seconds of the steps}
 
   template <class Visitor>
   void visit(Visitor&& field) {
@@ -74,14 +74,15 @@ class Phase {
   Predictions predictions() const;
 
   Json state_json() const;
-  /// "weights.<key>", "best.<key>", "optimizer.<key>.<part>".
+  /// "weights.<key>", "best.<key>", "optimizer.<key>.<part>": views, which the next step changes.
   std::map<std::string, Tensor> state_tensors() const;
   void resume(const Json& state, const std::map<std::string, Tensor>& tensors);
 
  private:
   void train_step(const std::vector<int64_t>& batch, double position, int64_t steps);
   void finish_epoch(const PhaseHooks& hooks);
-  std::map<std::string, Tensor> weights() const;
+  std::map<std::string, Tensor> weights() const;  // views
+  void keep_best();
 
   models::Model& model_;
   PhasePlan plan_;
@@ -91,6 +92,7 @@ class Phase {
   uint64_t seed_;
   std::vector<std::shared_ptr<LossTerm>> terms_;
   std::vector<double> term_sums_, term_seconds_;  // of the epoch in progress
+  double step_seconds_ = 0;                       // likewise
   AdamW optimizer_;
   PhaseState state_;
   std::map<std::string, Tensor> best_;

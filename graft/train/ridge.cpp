@@ -1,6 +1,6 @@
 #include "graft/train/ridge.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <limits>
 

@@ -6,7 +6,6 @@
 #include "graft/core/random.h"
 
 namespace graft::train {
-namespace F = torch::nn::functional;
 
 Supervised::Supervised(models::Model& model, const features::Feed& feed, const std::string& task,
                        const std::vector<std::string>& label_names, const data::Examples& examples,
@@ -95,16 +94,13 @@ Tensor Supervised::loss_of(const Outputs& outputs, const std::vector<int64_t>& e
   if (task_ == "tokens") {
     const auto [rows, labels] = labelled_tokens(examples);
     const auto chosen = logits.index_select(0, torch::tensor(rows, torch::kInt64).to(device));
-    return F::cross_entropy(chosen, torch::tensor(labels, torch::kInt64).to(device),
-                            F::CrossEntropyFuncOptions().reduction(torch::kSum));
+    return at::cross_entropy_loss(chosen, torch::tensor(labels, torch::kInt64).to(device), {}, at::Reduction::Sum);
   }
   const auto target = target_tensor(examples).to(device);
   if (task_ == "regression") return (logits.squeeze(1) - target).square().sum();
   if (task_ == "multilabel")  // transformers averages over the labels too
-    return F::binary_cross_entropy_with_logits(logits, target,
-                                               F::BinaryCrossEntropyWithLogitsFuncOptions().reduction(torch::kSum)) /
-           logits.size(1);
-  return F::cross_entropy(logits, target, F::CrossEntropyFuncOptions().reduction(torch::kSum));
+    return at::binary_cross_entropy_with_logits(logits, target, {}, {}, at::Reduction::Sum) / logits.size(1);
+  return at::cross_entropy_loss(logits, target, {}, at::Reduction::Sum);
 }
 
 Predictions Supervised::targets() const {

@@ -16,7 +16,8 @@ void expect(const tests::Outcome& outcome, int code, const std::vector<std::stri
     EXPECT_NE(outcome.err.find(part), std::string::npos) << "wanted: " << part << "\nfound: " << outcome.err;
 }
 
-tests::Outcome finetune(const Scratch& scratch, const std::vector<std::string>& more = {}) {
+tests::Outcome finetune(const Scratch& scratch, const std::vector<std::string>& more = {},
+                        const std::vector<std::string>& environment = {}) {
   std::vector<std::string> arguments{"finetune", "--quiet",
                                      "--source", (scratch / "source").string(),
                                      "--data",   (scratch / "data").string(),
@@ -24,7 +25,7 @@ tests::Outcome finetune(const Scratch& scratch, const std::vector<std::string>& 
                                      "--set",    "finetune.head.epochs=2",
                                      "--set",    "finetune.unfreeze.max_units=0"};
   arguments.insert(arguments.end(), more.begin(), more.end());
-  return graft(arguments);
+  return graft(arguments, "", environment);
 }
 
 struct BadInput : testing::Test {
@@ -141,6 +142,19 @@ TEST_F(BadInput, AnOutputThatCannotBeWritten) {
   expect(graft({"finetune", "--quiet", "--source", (scratch / "source").string(), "--data", (scratch / "data").string(),
                 "--out", (scratch / "file" / "run").string()}),
          5, {"file"});
+}
+
+/// The tiny source has 26,000 parameters: 1.2 MiB for three checkpoints of everything, a few KiB for those of the head.
+TEST_F(BadInput, ADiskTooSmallForTheCheckpointsIsKnownBeforeTraining) {
+  const std::vector<std::string> full{"--set", "finetune.full.when=always"}, never{"--set", "finetune.full.when=never"};
+  const auto refused = finetune(scratch, full, {"GRAFT_TEST_FAULT=free:500000"});
+  expect(refused, 5,
+         {(scratch / "run").string() + ": a run that trains 0.0 of 0.0 million parameters, for its checkpoints and its "
+                                       "result, needs 1.",
+          "MiB, 0.5 MiB are free; free space there or choose another folder"});
+  EXPECT_FALSE(std::filesystem::exists(scratch / "run/journal.jsonl")) << "nothing was computed";
+  std::filesystem::remove_all(scratch / "run");
+  expect(finetune(scratch, never, {"GRAFT_TEST_FAULT=free:500000"}), 0, {});
 }
 
 TEST_F(BadInput, ALossThatBecomesNaNStopsAtOnceAndNamesTheBlock) {

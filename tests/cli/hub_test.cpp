@@ -50,6 +50,15 @@ TEST_F(HubProgram, PullPrintsTheFolderAndGoesOnOffline) {
   EXPECT_EQ(offline.code, 8);
   EXPECT_TRUE(has(offline.err, "There are org/tiny")) << offline.err;
   EXPECT_EQ(graft({"pull", "no such thing"}, "", environment()).code, 2);
+  // By the name that the sources.toml beside a recipe gives it.
+  server.add_file("weights.pth", "weights");
+  tests::write_text(scratch / "lab/sources.toml",
+                    fmt::format("[[source]]\nid = 'lab/net'\narchitecture = 'resnet'\norigin = 'url'\nurl = '{}'\n"
+                                "files = ['weights.pth']\n",
+                                server.url("files/weights.pth")));
+  const auto own = graft({"pull", "lab/net", "--recipe", (scratch / "lab/recipe.toml").string()}, "", environment());
+  EXPECT_EQ(own.code, 0) << own.err;
+  EXPECT_TRUE(has(own.out, "graft/lab--net")) << own.out;
 }
 
 TEST_F(HubProgram, ARunTakesItsSourceFromTheHubAndItsRecipeNamesTheCommit) {
@@ -90,6 +99,12 @@ TEST_F(HubProgram, SourcesPrintsTheTreeAndNarrowsIt) {
   for (const auto* part :
        {"image\n", "text\n", "multimodal\n", "medical", "google-bert/bert-base-uncased", "StarCoder"})
     EXPECT_TRUE(has(all.out, part)) << part;
+  for (const auto* system :
+       {"ResNet",    "EfficientNet", "ViT",       "MedCLIP", "RadDINO",  "BioViL", "SatMAE",  "Prithvi",
+        "CellViT",   "BioCLIP",      "BERT",      "RoBERTa", "DeBERTa",  "LLaMA",  "SciBERT", "BioMedBERT",
+        "LegalBERT", "CodeBERT",     "StarCoder", "CLIP",    "Flamingo", "LLaVA"})
+    EXPECT_TRUE(has(all.out, fmt::format(" {:<12} ", system))) << system;
+  EXPECT_TRUE(has(all.out, "● ResNet       torchvision/resnet50-v1")) << all.out;
   const auto legal =
       graft({"sources", "--json", "--modality", "text", "--domain", "legal", "--max-size", "450MB"}, "", environment());
   const auto rows = Json::parse(legal.out)["sources"];

@@ -1,11 +1,11 @@
 #include "tests/cli/program.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "graft/core/hash.h"
-#include "graft/core/random.h"
 #include "graft/io/safetensors.h"
 #include "graft/models/architectures.h"
 #include "graft/models/loading.h"
@@ -18,36 +18,55 @@ const std::vector<std::string> kWords{"film",   "story",  "actor",   "scene", "p
                                       "ending", "script", "picture", "the",   "a",    "this",  "was",
                                       "is",     "very",   "quite",   "of",    "and",  "with"};
 
-std::string sentence(Random& random, const std::string& telling) {
-  std::string text;
-  const auto length = 3 + random.below(8), place = random.below(length);
-  for (uint64_t i = 0; i < length; ++i)
-    text += (i ? " " : "") + (i == place ? telling : kWords[random.below(kWords.size())]);
-  return text;
+void write_random_weights(const fs::path& folder, const Json& config) {
+  torch::manual_seed(1);
+  const auto model = models::find_architecture(config).create(config, {"masked_lm"});
+  std::map<std::string, torch::Tensor> tensors;
+  for (const auto& item : model->parameters_by_key()) tensors[item.key()] = item.value();
+  io::write_safetensors(folder / "model.safetensors", models::to_views(tensors));
 }
 
 }  // namespace
 
-Outcome graft(const std::vector<std::string>& arguments, const std::string& input,
-              const std::vector<std::string>& environment) {
-  const Scratch scratch;
-  write_text(scratch / "in", input);
-  const pid_t child = fork();
-  if (child == 0) {
+Started::Started(const std::vector<std::string>& arguments, const std::string& input,
+                 const std::vector<std::string>& environment) {
+  write_text(scratch_ / "in", input);
+  child_ = fork();
+  if (child_ == 0) {
     for (const auto& setting : environment) putenv(strdup(setting.c_str()));
-    dup2(open((scratch / "in").c_str(), O_RDONLY), 0);
-    dup2(open((scratch / "out").c_str(), O_WRONLY | O_CREAT, 0644), 1);
-    dup2(open((scratch / "err").c_str(), O_WRONLY | O_CREAT, 0644), 2);
+    dup2(open((scratch_ / "in").c_str(), O_RDONLY), 0);
+    dup2(open((scratch_ / "out").c_str(), O_WRONLY | O_CREAT, 0644), 1);
+    dup2(open((scratch_ / "err").c_str(), O_WRONLY | O_CREAT, 0644), 2);
     std::vector<char*> argv{strdup(GRAFT_PROGRAM)};
     for (const auto& argument : arguments) argv.push_back(strdup(argument.c_str()));
     argv.push_back(nullptr);
     execv(GRAFT_PROGRAM, argv.data());
     _exit(127);
   }
-  int status = 0;
-  waitpid(child, &status, 0);
-  return {WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status), read_text(scratch / "out"),
-          read_text(scratch / "err")};
+}
+
+Started::~Started() {
+  if (ended_) return;
+  kill(child_, SIGKILL);
+  waitpid(child_, nullptr, 0);
+}
+
+void Started::send(int signal) const { kill(child_, signal); }
+
+bool Started::wait(int options) {
+  if (!ended_) ended_ = waitpid(child_, &status_, options) == child_ && !WIFSTOPPED(status_);
+  return ended_;
+}
+
+Outcome Started::finish() {
+  wait(0);
+  return {WIFSIGNALED(status_) ? 128 + WTERMSIG(status_) : WEXITSTATUS(status_), read_text(scratch_ / "out"),
+          read_text(scratch_ / "err")};
+}
+
+Outcome graft(const std::vector<std::string>& arguments, const std::string& input,
+              const std::vector<std::string>& environment) {
+  return Started(arguments, input, environment).finish();
 }
 
 void write_tiny_source(const fs::path& folder) {
@@ -68,14 +87,19 @@ void write_tiny_deberta(const fs::path& folder) {
   auto config = Json::parse(read_text(fixture("parity/deberta-v2-mlm/model/config.json")));
   config["vocab_size"] = 2010;  // the tokenizer has 2001; published tables have spare rows too
   write_text(folder / "config.json", config.dump());
-  torch::manual_seed(1);
-  const auto& architecture = models::find_architecture(config);
-  const auto model = architecture.create(config, {"masked_lm"});
-  std::map<std::string, torch::Tensor> tensors;
-  for (const auto& item : model->parameters_by_key()) tensors[item.key()] = item.value();
-  io::write_safetensors(folder / "model.safetensors", models::to_views(tensors));
+  write_random_weights(folder, config);
   fs::copy_file(fixture("parity/tokenizers/spm-unigram/spm.model"), folder / "spm.model");
   write_text(folder / "tokenizer_config.json", R"({"do_lower_case": false, "vocab_type": "spm"})");
+}
+
+void write_tiny_roberta(const fs::path& folder) {
+  fs::create_directories(folder);
+  for (const auto* name : {"vocab.json", "merges.txt"})
+    fs::copy_file(fixture("parity/tokenizers/bytebpe-roberta") / name, folder / name);
+  auto config = Json::parse(read_text(fixture("parity/roberta-mlm/model/config.json")));
+  config["vocab_size"] = Json::parse(read_text(folder / "vocab.json")).size();
+  write_text(folder / "config.json", config.dump());
+  write_random_weights(folder, config);
 }
 
 void write_tiny_decoder(const fs::path& folder) {
@@ -117,6 +141,14 @@ void write_tiny_decoder(const fs::path& folder) {
                  "unk_token": "<unk>", "model_max_length": 24})");
 }
 
+std::string tiny_sentence(Random& random, const std::string& telling) {
+  std::string text;
+  const auto length = 3 + random.below(8), place = random.below(length);
+  for (uint64_t i = 0; i < length; ++i)
+    text += (i ? " " : "") + (i == place ? telling : kWords[random.below(kWords.size())]);
+  return text;
+}
+
 void write_tiny_data(const fs::path& folder) {
   Random random(7);
   std::string corpus;
@@ -124,10 +156,10 @@ void write_tiny_data(const fs::path& folder) {
     std::string text;
     for (int i = 0; i < rows; ++i) {
       const bool good = i % 2 == 0;
-      text +=
-          Json{{"text", sentence(random, good ? "good" : "bad")}, {"label", good ? "positive" : "negative"}}.dump() +
-          "\n";
-      corpus += sentence(random, kWords[random.below(kWords.size())]) + "\n";
+      text += Json{{"text", tiny_sentence(random, good ? "good" : "bad")}, {"label", good ? "positive" : "negative"}}
+                  .dump() +
+              "\n";
+      corpus += tiny_sentence(random, kWords[random.below(kWords.size())]) + "\n";
     }
     write_text(folder / (std::string(name) + ".jsonl"), text);
   }

@@ -1,10 +1,13 @@
 // The whole program as a user starts it, on a tiny model and made-up texts: seconds a run.
 #pragma once
 
+#include <sys/wait.h>
+
 #include <string>
 #include <vector>
 
 #include "graft/core/json.h"
+#include "graft/core/random.h"
 #include "tests/fixtures.h"
 
 namespace graft::tests {
@@ -12,6 +15,30 @@ namespace graft::tests {
 struct Outcome {
   int code = 0;  // exit code; 128 + signal when it was killed
   std::string out, err;
+};
+
+/// build/graft at work; killed when this goes away.
+class Started {
+ public:
+  explicit Started(const std::vector<std::string>& arguments, const std::string& input = "",
+                   const std::vector<std::string>& environment = {});
+  ~Started();
+  Started(const Started&) = delete;
+  Started& operator=(const Started&) = delete;
+  void send(int signal) const;
+  /// Whether it has ended.
+  bool ended() { return wait(WNOHANG); }
+  /// Waits until it stops itself (GRAFT_TEST_FAULT=stop:...); false when it ended instead.
+  bool stopped() { return !wait(WUNTRACED); }
+  Outcome finish();
+  std::string err() const { return read_text(scratch_ / "err"); }
+
+ private:
+  bool wait(int options);
+  Scratch scratch_;
+  pid_t child_ = 0;
+  int status_ = 0;
+  bool ended_ = false;
 };
 
 /// Runs build/graft with these arguments; `environment` as "NAME=value".
@@ -22,8 +49,12 @@ Outcome graft(const std::vector<std::string>& arguments, const std::string& inpu
 void write_tiny_source(const fs::path& folder);
 /// A DeBERTa v3 of two layers with random weights: config.json, model.safetensors, spm.model.
 void write_tiny_deberta(const fs::path& folder);
+/// A RoBERTa of two layers with random weights: config.json, model.safetensors, vocab.json, merges.txt.
+void write_tiny_roberta(const fs::path& folder);
 /// A LLaMA of two layers with a tokenizer.json of whole words.
 void write_tiny_decoder(const fs::path& folder);
+/// Three to ten words that the tiny BERT knows, one of which is `telling`.
+std::string tiny_sentence(Random& random, const std::string& telling);
 /// train, validation and test of two labels that hang on one word, and corpus.txt.
 void write_tiny_data(const fs::path& folder);
 

@@ -1,11 +1,16 @@
 // The main job as a user starts it, killed and resumed.
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <csignal>
 #include <future>
+#include <thread>
 
+#include "graft/io/commit.h"
 #include "graft/io/safetensors.h"
 #include "graft/models/architectures.h"
 #include "graft/models/loading.h"
+#include "graft/report/journal.h"
 #include "tests/cli/program.h"
 
 namespace graft {
@@ -229,6 +234,107 @@ TEST(Run, TwoAtOnceIntoOneFolderBothEndWithTheSameBytes) {
   EXPECT_EQ(graft({"cache", "verify", (scratch / "shared").string()}).code, 0);
 }
 
+TEST(Run, WithWeightsInBfloat16ItLeavesABfloat16ModelAndIsResumedToTheByte) {
+  for (const std::string weights : {"bfloat16", "bfloat16_stochastic"}) {
+    const Scratch scratch;
+    const auto run = graft(with(tests::short_run(scratch, "run"), "train.weights=" + weights));
+    ASSERT_EQ(run.code, 0) << run.err;
+    const auto model = scratch / "run" / "model";
+    EXPECT_EQ(Json::parse(tests::read_text(model / "config.json"))["torch_dtype"], "bfloat16");
+    for (const auto& [name, view] : io::read_safetensors(model / "model.safetensors").tensors)
+      EXPECT_EQ(view.dtype, io::DType::bf16) << name;
+    const auto evaluation = graft(
+        {"evaluate", "--model", model.string(), "--data", (scratch / "data" / "test.jsonl").string(), "--json"});
+    ASSERT_EQ(evaluation.code, 0) << evaluation.err;
+    EXPECT_NEAR(Json::parse(evaluation.out)["metrics"]["accuracy"].get<double>(),
+                Json::parse(run.out)["test"]["accuracy"].get<double>(), 0.05);
+    ASSERT_NE(graft(with(tests::short_run(scratch, "killed"), "train.weights=" + weights), "",
+                    {"GRAFT_TEST_FAULT=kill:190"})
+                  .code,
+              0);
+    ASSERT_EQ(graft({"run", "--quiet", "--resume", (scratch / "killed").string()}).code, 0);
+    EXPECT_EQ(tests::run_fingerprint(scratch / "killed"), tests::run_fingerprint(scratch / "run")) << weights;
+  }
+}
+
+TEST(Run, PullsTowardsTheSourceAreRefusedWithWeightsInBfloat16) {
+  const Scratch scratch;
+  const auto refused = graft(with(with(tests::short_run(scratch, "run"), "train.weights=bfloat16"), "retain.l2sp=1"));
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_NE(refused.err.find("pull by less than bfloat16 can hold"), std::string::npos) << refused.err;
+}
+
+/// A run with a phase of some length in each stage, and no checkpoint of its own within a phase.
+std::vector<std::string> long_phases(const Scratch& scratch, const std::string& out) {
+  auto arguments = tests::short_run(scratch, out);
+  for (const auto* setting : {"adapt.epochs=25", "finetune.unfreeze.max_units=1", "finetune.unfreeze.epochs=25",
+                              "finetune.full.when=never", "train.checkpoint_seconds=1000"})
+    arguments = with(arguments, setting);
+  return arguments;
+}
+
+/// Waits until the journal has an epoch of this phase.
+void wait_for_epoch(tests::Started& run, const std::filesystem::path& folder, const std::string& phase) {
+  for (int i = 0; i < 60'000 && !run.ended(); ++i) {
+    for (const auto& entry : report::Journal(folder / "journal.jsonl").entries())
+      if (entry["event"] == "epoch" && entry["phase"] == phase) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  FAIL() << "no epoch of " << phase << ": " << run.err();
+}
+
+TEST(Run, ASignalFinishesTheStepAndWhatWasSavedEndsWithTheSameBytes) {
+  const Scratch scratch;
+  ASSERT_EQ(graft(long_phases(scratch, "whole")).code, 0);
+  const auto expected = tests::run_fingerprint(scratch / "whole");
+  struct Row {
+    int signal, code;
+    std::string phase, stage;
+  };
+  for (const auto& row : {Row{SIGTERM, 143, "unfreeze 1", "finetune"}, {SIGINT, 130, "adapt", "adapt"}}) {
+    const auto folder = scratch / row.stage;
+    tests::Started run(long_phases(scratch, row.stage));
+    wait_for_epoch(run, folder, row.phase);
+    run.send(row.signal);
+    const auto outcome = run.finish();
+    EXPECT_EQ(outcome.code, row.code) << outcome.err;
+    EXPECT_NE(outcome.err.find("finishing this step, then saving"), std::string::npos) << outcome.err;
+    EXPECT_NE(outcome.err.find("interrupted; everything is saved. Go on with --resume."), std::string::npos);
+    const auto sessions = report::Journal(folder / "sessions.jsonl").entries();
+    EXPECT_EQ(sessions.back()["event"], "interrupted");
+    EXPECT_EQ(sessions.back()["signal"], row.signal);
+    const auto saved = io::CommittedFolders(folder / "checkpoints").latest();
+    ASSERT_TRUE(saved.found);
+    EXPECT_EQ(saved.found->state["stage"], row.stage);
+    const int64_t epoch = saved.found->state["state"]["phase"]["epoch"];
+    EXPECT_GE(epoch, 1);
+    EXPECT_LT(epoch, 25) << "in mid-phase";
+    const auto resumed = graft({"run", "--quiet", "--resume", folder.string()});
+    ASSERT_EQ(resumed.code, 0) << resumed.err;
+    EXPECT_EQ(tests::run_fingerprint(folder), expected) << row.phase;
+  }
+}
+
+TEST(Run, ASecondSignalLeavesAtOnce) {
+  const Scratch scratch;
+  ASSERT_EQ(graft(tests::short_run(scratch, "whole")).code, 0);
+  // It stops itself at each write of its first checkpoint, and gets a signal at two of them.
+  tests::Started run(tests::short_run(scratch, "run"), "", {"GRAFT_TEST_FAULT=stop:1:run/checkpoints"});
+  ASSERT_TRUE(run.stopped()) << run.err();
+  run.send(SIGINT);
+  run.send(SIGCONT);
+  ASSERT_TRUE(run.stopped()) << run.err();
+  EXPECT_NE(run.err().find("once more to leave at once"), std::string::npos) << run.err();
+  run.send(SIGINT);
+  run.send(SIGCONT);
+  const auto outcome = run.finish();
+  EXPECT_EQ(outcome.code, 130);
+  EXPECT_EQ(outcome.err.find("everything is saved"), std::string::npos) << outcome.err;
+  const auto resumed = graft({"run", "--quiet", "--resume", (scratch / "run").string()});
+  ASSERT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_EQ(tests::run_fingerprint(scratch / "run"), tests::run_fingerprint(scratch / "whole"));
+}
+
 TEST(Run, DryRunTrainsNothingAndSaysWhatItWouldDo) {
   const Scratch scratch;
   auto arguments = tests::short_run(scratch, "run");
@@ -236,10 +342,67 @@ TEST(Run, DryRunTrainsNothingAndSaysWhatItWouldDo) {
   const auto plan = graft(arguments);
   ASSERT_EQ(plan.code, 0) << plan.err;
   const auto json = Json::parse(plan.out);
-  EXPECT_EQ(json["phases"][0]["phase"], "head");
-  EXPECT_EQ(json["phases"][0]["trainable_parameters"], 32 * 32 + 32 + 2 * 32 + 2);  // pooler and classifier
-  EXPECT_GT(json["seconds"]["at_most"].get<double>(), 0);
+  std::vector<std::string> names;
+  for (const auto& phase : json["phases"]) names.push_back(phase["phase"]);
+  EXPECT_EQ(names, (std::vector<std::string>{"adapt", "head", "unfreeze 1", "unfreeze 2", "full"}));
+  EXPECT_EQ(json["phases"][1]["trainable_parameters"], 32 * 32 + 32 + 2 * 32 + 2);  // pooler and classifier
+  EXPECT_GT(json["seconds"]["at_most"].get<double>(), json["seconds"]["at_least"].get<double>());
+  EXPECT_GT(json["seconds"]["at_least"].get<double>(), 0);
+  for (const auto* what : {"verdict", "test", "what is kept of the source"})
+    EXPECT_GT(json["seconds_beside_phases"][what].get<double>(), 0) << what;
+  EXPECT_TRUE(json["memory"]["fits"]);
+  EXPECT_TRUE(json["memory"]["sentence"].get<std::string>().starts_with("It fits: ")) << json["memory"];
+  EXPECT_GT(json["disk_bytes"].get<int64_t>(), 0);
   EXPECT_FALSE(std::filesystem::exists(scratch / "run"));
+
+  arguments.erase(std::find(arguments.begin(), arguments.end(), "--json"));
+  const auto told = graft(arguments);
+  ASSERT_EQ(told.code, 0) << told.err;
+  for (const auto* words : {"adapt", "unfreeze 2", "It fits: ", "disk: ", "time from "})
+    EXPECT_NE(told.out.find(words), std::string::npos) << words << "\n" << told.out;
+}
+
+TEST(Run, DryRunOfAnAdaptationTellsItsPhases) {
+  const Scratch scratch;
+  tests::short_run(scratch, "run");
+  const std::vector<std::string> arguments{"adapt",    "--dry-run", "--source", (scratch / "source").string(),
+                                           "--corpus", (scratch / "corpus.txt").string(), "--out",
+                                           (scratch / "run").string(), "--set", "adapt.max_length=24",
+                                           "--set", "adapt.held_out_fraction=0.2"};
+  const auto told = graft(arguments);
+  ASSERT_EQ(told.code, 0) << told.err;
+  for (const auto* words : {"adapt", "s per epoch", "It fits: ", "time from "})
+    EXPECT_NE(told.out.find(words), std::string::npos) << words << "\n" << told.out;
+  auto json = arguments;
+  json.push_back("--json");
+  const auto plan = Json::parse(graft(json).out);
+  EXPECT_EQ(plan["phases"].size(), 1u);
+  EXPECT_GT(plan["phases"][0]["seconds_per_epoch"].get<double>(), 0);
+  EXPECT_FALSE(std::filesystem::exists(scratch / "run"));
+}
+
+TEST(Run, DryRunOfWhatDoesNotFitSaysSoAndTrainsNothing) {
+  const Scratch scratch;
+  auto arguments = tests::short_run(scratch, "run");
+  arguments.push_back("--dry-run");
+  const auto plan = graft(arguments, "", {"GRAFT_TEST_MEMORY=1000"});
+  ASSERT_EQ(plan.code, 0) << plan.err;
+  const auto json = Json::parse(plan.out);
+  EXPECT_FALSE(json["memory"]["fits"]);
+  EXPECT_FALSE(json.contains("seconds"));
+  EXPECT_FALSE(json["phases"][0].contains("seconds_per_epoch"));
+  EXPECT_TRUE(json["memory"]["sentence"].get<std::string>().starts_with("It does not fit: ")) << json["memory"];
+}
+
+TEST(Run, DryRunWithAdaptersPlansAdapters) {
+  const Scratch scratch;
+  auto arguments = with(with(tests::short_run(scratch, "run"), "lora.rank=2"), "lora.targets=[\"query\"]");
+  arguments.push_back("--dry-run");
+  const auto plan = graft(arguments);
+  ASSERT_EQ(plan.code, 0) << plan.err;
+  const auto json = Json::parse(plan.out);
+  const auto head = json["phases"][1]["trainable_parameters"].get<int64_t>();
+  EXPECT_EQ(json["phases"][2]["trainable_parameters"].get<int64_t>() - head, 2 * (32 + 32)) << "A and B of one layer";
 }
 
 }  // namespace

@@ -204,10 +204,16 @@ TEST_P(TokenizerExport, ReadsBackToTheSameIds) {
   const auto copy = Tokenizer::load(folder.path);
   for (const auto* text : {"Ünïcode <mask> and [MASK] 1234", "  two  blanks ", "<|endoftext|>x"})
     EXPECT_EQ(ids(copy, text), ids(source, text));
+  const auto ours = copy.encode("is it good?", "it is.", {}), theirs = source.encode("is it good?", "it is.", {});
+  EXPECT_EQ(ours.ids, theirs.ids);
+  EXPECT_EQ(ours.type_ids, theirs.type_ids);
   EXPECT_EQ(copy.fingerprint(), source.fingerprint());
   EXPECT_EQ(copy.model_max_length(), 77);
   const auto config = Json::parse(tests::read_text(folder / "tokenizer_config.json"));
   EXPECT_TRUE(config.contains("tokenizer_class"));
+  // transformers 5 gives that class's pairs RoBERTa's form (make interop).
+  EXPECT_EQ(config["tokenizer_class"] == "PreTrainedTokenizerFast" && config.contains("model_input_names"),
+            GetParam() == "bytebpe-deberta");
   EXPECT_EQ(config.contains("do_lower_case"), GetParam() != "bytebpe-roberta" && GetParam() != "bytebpe-starcoder" &&
                                                   GetParam() != "bytebpe-llama3" && GetParam() != "spm-bpe-llama");
   EXPECT_EQ(fs::exists(folder / "tokenizer.json"), !GetParam().starts_with("spm-"));

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "graft/features/feed.h"
+#include "graft/features/part.h"
 #include "graft/io/safetensors.h"
 #include "graft/models/loading.h"
 #include "tests/fixtures.h"
@@ -74,6 +75,45 @@ TEST_F(StoreTest, TheBytesForetoldAreThoseOfTheFile) {
     EXPECT_LE(foretold, found);
     EXPECT_LE(found, foretold + 1200) << "a header";
   }
+}
+
+TEST_F(StoreTest, OfAKnownPartOnlyTheRestIsComputed) {
+  const KnownPart known{{1, 4, 5, 11}, "of the part"};
+  const PartOfInputs part(*c.inputs, known.examples, known.hash);
+  const auto reads = c.model->head->reads();
+  EXPECT_EQ(capture(*c.model, "text", {2, 4}, reads, part, folder.path, {}).computed, 4);
+  const auto both = [&] {
+    return capture_in_parts(*c.model, "text", {2, 4}, reads, *c.inputs, known, folder.path, {});
+  };
+  const auto result = both();
+  EXPECT_EQ(result.computed, 8);
+  EXPECT_GT(result.seconds, 0);
+  ASSERT_TRUE(result.stores[0] && result.stores[1]);
+  EXPECT_EQ(result.stores[0]->size(), 12);
+  for (const auto boundary : {0, 1}) {
+    const auto read = result.stores[boundary]->read({11, 0, 4, 3}, torch::kCPU);
+    EXPECT_LE(relative_difference(read.hidden.values, computed(boundary == 0 ? 2 : 4, {11, 0, 4, 3})), 1e-5);
+    for (int64_t i = 0; i < 12; ++i)
+      EXPECT_EQ(result.stores[boundary]->length(i), boundary == 0 ? c.inputs->length(i) : 1) << i;
+  }
+  EXPECT_EQ(both().computed, 0);
+  // Whether the part was there or not: the same values.
+  const auto before = result.stores[0]->read(all, torch::kCPU).hidden.values.clone();
+  io::remove_all(folder.path);
+  const auto anew = both();
+  EXPECT_EQ(anew.computed, 12);
+  EXPECT_TRUE(same(anew.stores[0]->read(all, torch::kCPU).hidden.values, before));
+  EXPECT_EQ(anew.stores[0]->paths().size(), 2u);
+  Feed feed(*c.model, *c.inputs);
+  feed.use("text", 4, *anew.stores[1]);
+  EXPECT_EQ(feed.forget_beyond("text", 3), anew.stores[1]->paths());
+  // The budget is that of both.
+  const auto bytes = store_bytes(*c.model, "text", 2, part, {});
+  io::remove_all(folder.path);
+  const auto over =
+      capture_in_parts(*c.model, "text", {2}, reads, *c.inputs, known, folder.path, {.budget_gb = (bytes + 10) / 1e9});
+  EXPECT_FALSE(over.stores[0]);
+  EXPECT_EQ(over.notes.size(), 1u);
 }
 
 TEST_F(StoreTest, HalvesKeepTheirPrecisionAndHalfTheBytes) {
@@ -323,12 +363,25 @@ TEST_F(StoreTest, BatchesByLengthHoldEachExampleOnceWithinTheLimit) {
   EXPECT_EQ(batches_by_length(*c.inputs, 1).size(), all.size()) << "one too long stands alone";
 }
 
-TEST_F(StoreTest, PruneLeavesWhatIsNamed) {
-  captured({1, 2});
-  const auto keep = files_in(folder.path).at(0).filename().string();
-  prune(folder.path, {keep});
-  ASSERT_EQ(files_in(folder.path).size(), 1u);
-  EXPECT_EQ(files_in(folder.path)[0].filename(), keep);
+TEST_F(StoreTest, TheBudgetIsOfTheFolderHoweverManyPassesFillIt) {
+  const auto small = store_bytes(*c.model, "text", 4, *c.inputs, {});
+  const StoreOptions options{.budget_gb = (2 * small + 4000) / 1e9};
+  ASSERT_TRUE(captured({4}, options).stores[0].has_value());
+  const auto second = captured({2}, options);
+  EXPECT_FALSE(second.stores[0].has_value());
+  ASSERT_EQ(second.notes.size(), 1u);
+  EXPECT_NE(second.notes[0].find("GB are taken; it is recomputed"), std::string::npos) << second.notes[0];
+  EXPECT_TRUE(captured({4}, options).stores[0].has_value()) << "one that is there costs nothing more";
+  EXPECT_TRUE(captured({4}, {.budget_gb = 0}).stores[0].has_value());
+}
+
+TEST_F(StoreTest, WhatLiesBehindTheBoundaryIsForgottenByName) {
+  const auto result = captured({2, 3, 4});
+  Feed feed(*c.model, *c.inputs);
+  for (const auto at : {0, 1, 2}) feed.use("text", at + 2, *result.stores[at]);
+  EXPECT_EQ(feed.forget_beyond("text", 3), std::vector<fs::path>{result.stores[2]->path()});
+  EXPECT_FALSE(feed.stored("text", 4));
+  EXPECT_TRUE(feed.stored("text", 3) && feed.stored("text", 2));
 }
 
 }  // namespace

@@ -1,17 +1,20 @@
 // Pulling from a hub that breaks in all the ways hubs and networks do.
 #include "graft/hub/pull.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <thread>
 
 #include "graft/core/error.h"
 #include "graft/core/hash.h"
 #include "graft/core/random.h"
+#include "graft/hub/http.h"
 #include "tests/hub/hub_server.h"
 
 namespace graft::hub {
@@ -174,13 +177,19 @@ TEST_F(Pull, MissingPrivateAndGatedRepositoriesAreExplained) {
   EXPECT_TRUE(has(sentence("org/nothing"), "org/nothing: 127.0.0.1"));
   EXPECT_TRUE(has(sentence("org/nothing"), "has no such model, or it is private"));
   server.add("org/gated", {{"config.json", "{}"}, {"model.safetensors", weights}}, {{"gated", true}});
-  EXPECT_TRUE(has(sentence("org/gated"), "HF_TOKEN")) << sentence("org/gated");
+  // The hub lists the files of a gated repository; only the files themselves are refused.
+  const auto refused = sentence("org/gated");
+  EXPECT_TRUE(has(refused, "org/gated: its owner gives access only to those who accept the licence. Accept it at " +
+                               settings.endpoint + "/org/gated, then make a token at " + settings.endpoint +
+                               "/settings/tokens and put it into HF_TOKEN"))
+      << refused;
   server.fault({{{"path", "/api/"}, {"kind", "status"}, {"code", 403}, {"headers", {{"X-Error-Code", "GatedRepo"}}}}});
   EXPECT_TRUE(has(sentence("org/gated"), "Accept it at " + settings.endpoint + "/org/gated")) << sentence("org/gated");
   EXPECT_TRUE(has(sentence("org/gated"), "/settings/tokens and put it into HF_TOKEN"));
   server.fault(Json::array());
   settings.token = "hf_wrong_9876";
   EXPECT_FALSE(has(sentence("org/gated"), "hf_wrong"));
+  EXPECT_TRUE(has(sentence("org/gated"), "check that the token in HF_TOKEN is of an account that has access"));
   EXPECT_FALSE(has(sentence("org/nothing"), "hf_wrong"));
   settings.token = "hf_right";
   EXPECT_EQ(pull(settings, {"org/gated"}, quiet).downloaded, 300'002u);
@@ -240,6 +249,8 @@ TEST_F(Pull, WithoutAConnectionTheCacheIsGoodEnough) {
   EXPECT_EQ(pull_it().commit, HubServer::commit);
   const auto text = sentence("org/other");
   EXPECT_TRUE(has(text, "127.0.0.1:9") && has(text, "After 2 attempts there is no answer")) << text;
+  EXPECT_TRUE(has(text, "org/other at main: is not complete in") && has(text, "There are org/model")) << text;
+  EXPECT_THROW(pull(settings, {"org/other", "main", {}}, quiet), Unreachable);
 }
 
 TEST_F(Pull, TooLittleSpaceIsSaidBeforeAByteIsFetched) {
@@ -327,6 +338,54 @@ TEST_F(Pull, TwoProcessesAtOnceBothSucceedAndFetchOnce) {
   EXPECT_EQ(weight_requests(), 1);
   EXPECT_EQ(read_text(cached(settings, {kId})->folder / "model.safetensors"), weights);
   EXPECT_TRUE(partials().empty());
+}
+
+TEST_F(Pull, FilesComeAtTheSameTimeAndTheProgressIsOfAllOfThem) {
+  std::map<std::string, std::string> shards{{"config.json", "{}"}};
+  for (int i = 1; i <= 4; ++i)
+    shards[fmt::format("model-0000{}-of-00004.safetensors", i)] = noise(400'000, static_cast<uint64_t>(i));
+  Json map = Json::object();
+  for (const auto& [name, content] : shards) map["weight_map"][name] = name;
+  shards["model.safetensors.index.json"] = map.dump();
+  server.add("org/shards", shards);
+  // Each of the four takes at least 0.4 s: one after the other they would take 1.6 s.
+  server.fault({{{"path", "-of-00004"}, {"kind", "slow"}, {"seconds", 0.001}}});
+  const auto seconds = [&](int parallel, const std::string& home) {
+    settings = server.settings(scratch / home);
+    settings.parallel = parallel;
+    const auto begin = std::chrono::steady_clock::now();
+    testing::internal::CaptureStderr();
+    report::Progress progress(false);
+    EXPECT_GT(pull(settings, {"org/shards"}, progress).downloaded, 1'600'000u);
+    const auto printed = testing::internal::GetCapturedStderr();
+    EXPECT_TRUE(has(printed, "org/shards at main: 6 files, 1.6 MB from 127.0.0.1")) << printed;
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  };
+  const auto together = seconds(4, "together"), in_turn = seconds(1, "in_turn");
+  EXPECT_GT(in_turn, 1.6);
+  EXPECT_LT(together, 0.8 * in_turn);
+}
+
+TEST_F(Pull, ATerminalIsShownHowFarItIs) {
+  server.add("org/large", {{"config.json", "{}"}, {"model.safetensors", noise(2'000'000, 5)}});
+  server.fault({{{"path", "/model.safetensors"}, {"kind", "slow"}, {"seconds", 0.0005}}});
+  const int master = posix_openpt(O_RDWR | O_NOCTTY);
+  ASSERT_TRUE(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0);
+  const int slave = open(ptsname(master), O_RDWR | O_NOCTTY), before = dup(STDERR_FILENO);
+  dup2(slave, STDERR_FILENO);
+  {
+    report::Progress progress(false);
+    pull(settings, {"org/large"}, progress);
+  }
+  dup2(before, STDERR_FILENO);
+  close(before);
+  std::string seen;
+  char piece[4096];
+  fcntl(master, F_SETFL, O_NONBLOCK);
+  for (ssize_t n; (n = read(master, piece, sizeof piece)) > 0;) seen.append(piece, static_cast<size_t>(n));
+  close(slave);
+  close(master);
+  EXPECT_TRUE(has(seen, "org/large, MB  1/3")) << seen;
 }
 
 TEST_F(Pull, AnUnfinishedFileBelongsToItsProcessWhileThatLives) {

@@ -64,6 +64,10 @@ Json tiny_image_config(const std::string& model_type, double dropout) {
             {"hidden_dim", 12},         {"kernel_sizes", {3, 5}},  {"in_channels", {32, 8}},
             {"out_channels", {8, 16}},  {"strides", {1, 2}},       {"num_block_repeats", {1, 2}},
             {"expand_ratios", {1, 2}},  {"dropout_rate", dropout}, {"drop_connect_rate", dropout}};
+  if (model_type == "mlp")
+    return {{"model_type", model_type},
+            {"layout", "torch"},
+            {"mlp", {{"inputs", 768}, {"widths", {12, 10}}, {"hidden_act", "gelu"}, {"dropout", dropout}}}};
   if (model_type == "swin")  // a grid of 8 x 8 in windows of 3: shifted, padded and merged
     return {{"model_type", model_type},
             {"embed_dim", 8},
@@ -110,7 +114,7 @@ class RandomImages final : public features::Inputs {
 };
 
 bool is_of_images(const std::string& model_type) {
-  static const std::set<std::string> kTypes{"resnet", "vit", "vit_mae", "dinov2", "efficientnet", "swin"};
+  static const std::set<std::string> kTypes{"resnet", "vit", "vit_mae", "dinov2", "efficientnet", "swin", "mlp"};
   return kTypes.contains(model_type);
 }
 

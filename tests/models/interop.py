@@ -4,8 +4,8 @@
 usage: interop.py GRAFT      (make interop; needs transformers and peft, and no network)
 
 Tiny sources with random weights are made by transformers, go through `graft finetune`, and the model/ folder is loaded by
-name of its task. DeBERTa v1, DeBERTa v3 (SentencePiece), CXR-BERT (saved as BERT), LLaMA, StarCoder v1 and v2;
-LoRA adapters beside LLaMA for classification and for causal language modelling; conversations by the saved chat template.
+name of its task. BERT, RoBERTa, DeBERTa v1, DeBERTa v3 (SentencePiece), CXR-BERT (saved as BERT), LLaMA, StarCoder v1 and v2;
+BERT and RoBERTa also for labels on words, several labels, values and, adapted, masked language modelling; LoRA adapters beside LLaMA for classification and for causal language modelling; conversations by the saved chat template.
 """
 import json
 import pathlib
@@ -99,14 +99,23 @@ def compare(title, folder, model, name="logits"):
     print(f"{'ok  ' if off < 1e-5 else 'BAD '} {title}: logits differ by {off:.1e} of the largest")
 
 
-def compare_ids(title, folder):
+def check(title, what, same):
     global failures
-    texts = ["The report shows no change, since 2019.", "a[1] = b + c", "unbelievable results were found in the lungs"]
-    lines = run(["tokenize", "--model", folder], "\n".join(json.dumps({"text": t}) for t in texts)).splitlines()
-    theirs = transformers.AutoTokenizer.from_pretrained(folder)(texts)["input_ids"]
-    same = [json.loads(line)["ids"] for line in lines] == theirs
     failures += not same
-    print(f"{'ok  ' if same else 'BAD '} {title}: ids of AutoTokenizer")
+    print(f"{'ok  ' if same else 'BAD '} {title}: {what}")
+
+
+def compare_ids(title, folder):
+    texts = ["The report shows no change, since 2019.", "a[1] = b + c", "unbelievable results were found in the lungs"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    for what, pairs in ("ids", None), ("ids and types of pairs", texts[::-1]):
+        rows = [{"text": t} for t in texts] if pairs is None else [{"text": t, "pair": p} for t, p in zip(texts, pairs)]
+        ours = [json.loads(line) for line in run(["tokenize", "--model", folder], "\n".join(map(json.dumps, rows))).splitlines()]
+        theirs = tokenizer(texts, pairs)
+        same = [row["ids"] for row in ours] == theirs["input_ids"]
+        if "token_type_ids" in theirs:
+            same = same and [row["type_ids"] for row in ours] == theirs["token_type_ids"]
+        check(title, what + " of AutoTokenizer", same)
 
 
 rows = random.Random(1)
@@ -120,7 +129,20 @@ for split, count in ("train", 24), ("validation", 8), ("test", 8):
     (talks / f"{split}.jsonl").write_text("".join(json.dumps({"messages": [
         {"role": "system", "content": "Be brief."}, {"role": "user", "content": f"  What of {t}? "}, {"role": "assistant", "content": "yes\n" if "good" in t else "no"}]}) + "\n" for t in texts))
 
-v1, v3, lower, starcoder, llama2, llama3 = "bytebpe-deberta", "spm-unigram", "wordpiece-lower", "bytebpe-starcoder", "spm-bpe-llama", "bytebpe-llama3"
+sets = {task: scratch / task for task in ("tokens", "multilabel", "regression")}
+for task, folder in sets.items():
+    folder.mkdir()
+    for split, count in ("train", 24), ("validation", 8), ("test", 8):
+        lines = []
+        for i in range(count):
+            words = ["case", str(rows.randrange(99)), "is", "good" if i % 2 else "bad", "news"]
+            label = {"tokens": ["B-JUDGEMENT" if w in ("good", "bad") else "O" for w in words],
+                     "multilabel": ["known"] * (i % 2) + ["odd"] * (i % 3 == 0), "regression": i % 5 / 2}[task]
+            lines.append(json.dumps({"text": words if task == "tokens" else " ".join(words), "label": label}))
+        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+(scratch / "corpus.txt").write_text("".join(f"The case of {rows.randrange(99)} is known to be {w} news.\n\n" for w in ("good", "bad") * 40))
+
+v1, v3, roberta, lower, starcoder, llama2, llama3 = "bytebpe-deberta", "spm-unigram", "bytebpe-roberta", "wordpiece-lower", "bytebpe-starcoder", "spm-bpe-llama", "bytebpe-llama3"
 bert = transformers.BertConfig(vocab_size=vocabulary(lower), pad_token_id=padding(lower), **small)
 special = json.loads((parity / "cxr-bert-text/model/config.json").read_text())
 projection = {"cls_projection_head.dense_to_hidden.weight": torch.randn(16, 32), "cls_projection_head.dense_to_hidden.bias": torch.randn(16),
@@ -128,6 +150,9 @@ projection = {"cls_projection_head.dense_to_hidden.weight": torch.randn(16, 32),
               "cls_projection_head.dense_to_output.weight": torch.randn(16, 16), "cls_projection_head.dense_to_output.bias": torch.randn(16)}
 llama = dict(small, num_key_value_heads=2, pad_token_id=None)
 sources = {
+    "BERT": source("bert", transformers.BertForMaskedLM(bert), lower),
+    "RoBERTa": source("roberta", transformers.RobertaForMaskedLM(transformers.RobertaConfig(
+        vocab_size=vocabulary(roberta), type_vocab_size=1, **(small | {"max_position_embeddings": 130}))), roberta),
     "DeBERTa v1": source("deberta", transformers.DebertaForMaskedLM(transformers.DebertaConfig(vocab_size=vocabulary(v1), pad_token_id=padding(v1), **small, **relative)), v1),
     "DeBERTa v3": source("deberta-v3", transformers.DebertaV2ForMaskedLM(transformers.DebertaV2Config(
         vocab_size=vocabulary(v3) + 9, position_buckets=16, norm_rel_ebd="layer_norm", share_att_key=True, **small, **relative)), v3),
@@ -146,6 +171,23 @@ for title, folder in sources.items():
     if title != "StarCoder2":  # transformers 5 rebuilds that tokenizer without its digits; graft follows tokenizer.json
         compare_ids(title, model)
 
+for title in "BERT", "RoBERTa":
+    for task, data in sets.items():
+        model = finetuned(sources[title], data, f'data.task="{task}"')
+        loader = transformers.AutoModelForTokenClassification if task == "tokens" else transformers.AutoModelForSequenceClassification
+        theirs = loader.from_pretrained(model, dtype=torch.float32)
+        compare(f"{title}, {task}", model, theirs)
+        wanted = {"tokens": {0: "B-JUDGEMENT", 1: "O"}, "multilabel": {0: "known", 1: "odd"}, "regression": {0: "LABEL_0"}}[task]
+        problem = {"tokens": None, "multilabel": "multi_label_classification", "regression": "regression"}[task]
+        check(f"{title}, {task}", "labels and problem_type", theirs.config.id2label == wanted and theirs.config.problem_type == problem)
+    out = scratch / f"{title}-adapted"
+    run(["adapt", "--quiet", "--source", sources[title], "--corpus", scratch / "corpus.txt", "--out", out,
+         "--set", "adapt.epochs=1", "--set", "adapt.max_length=32", "--set", "adapt.held_out_fraction=0.2"])
+    model, report = transformers.AutoModelForMaskedLM.from_pretrained(out / "model", dtype=torch.float32, output_loading_info=True)
+    compare(f"{title}, adapted", out / "model", model)
+    check(f"{title}, adapted", "every weight has its place", not report["missing_keys"] and not report["unexpected_keys"])
+    compare_ids(f"{title}, adapted", out / "model")
+
 template = f"language.chat_template=\"{parity / 'chat_templates/headers.jinja'}\""
 causal = ["data.task=\"causal_lm\"", template, "language.date=\"2026-01-31\""]
 for title in "LLaMA 2", "LLaMA 3":
@@ -154,9 +196,7 @@ for title in "LLaMA 2", "LLaMA 3":
 tokenizer = transformers.AutoTokenizer.from_pretrained(model)
 answers = [json.loads(line) for line in run(["predict", "--model", model, "--json", "--max-new-tokens", 1, talks / "test.jsonl"]).splitlines()]
 theirs = [tokenizer.apply_chat_template(row["messages"], tokenize=False, add_generation_prompt=True) for row in answers]
-same = [row["text"] for row in answers] == theirs
-failures += not same
-print(f"{'ok  ' if same else 'BAD '} LLaMA 3: prompts of apply_chat_template")
+check("LLaMA 3", "prompts of apply_chat_template", [row["text"] for row in answers] == theirs)
 
 # What counts: the template marks it, so transformers can say it too.
 (model / "chat_template.jinja").write_text((parity / "chat_templates/marked.jinja").read_text())
@@ -167,8 +207,7 @@ for line in (talks / "test.jsonl").read_text().splitlines():
     theirs = tokenizer.apply_chat_template(json.loads(line)["messages"], return_dict=True, return_assistant_tokens_mask=True)
     wanted = [i if m else -100 for i, m in zip(theirs["input_ids"], theirs["assistant_masks"])][1:] + [-100]
     same = same and ours == {"ids": theirs["input_ids"], "labels": wanted} and any(theirs["assistant_masks"])
-failures += not same
-print(f"{'ok  ' if same else 'BAD '} LLaMA 3: ids and assistant_masks of apply_chat_template")
+check("LLaMA 3", "ids and assistant_masks of apply_chat_template", same)
 
 adapters = ["lora.rank=4", "lora.merge=false"]
 for title in "LLaMA 2", "LLaMA 3", "StarCoder2":

@@ -115,7 +115,7 @@ INSTANTIATE_TEST_SUITE_P(Images, Parity,
                                          "efficientnet-timm-b0", "efficientnet-timm-tf-b0", "swin-model",
                                          "swin-classifier", "swin-timm", "vit-mae-encoder", "vit-mae-pretraining",
                                          "vit-timm-registers", "vit-timm-gap-registers", "resnet-timm-d",
-                                         "resnext-timm", "efficientnet-torchvision"),
+                                         "resnext-timm", "efficientnet-torchvision", "mlp"),
                          [](const auto& info) {
                            auto name = info.param;
                            for (auto& c : name)

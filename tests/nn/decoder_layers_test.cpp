@@ -220,5 +220,28 @@ TEST(ChunkedCrossEntropy, EqualsThatOfTheWholeMatrixWithItsGradients) {
   }
 }
 
+TEST(ChunkedCrossEntropy, HasABiasWhereTheHeadHasOne) {
+  torch::manual_seed(7);
+  const auto hidden = torch::randn({8, 5}).requires_grad_(), weight = torch::randn({11, 5}),
+             bias = torch::randn({11}).requires_grad_();
+  const auto labels = torch::tensor({3, -100, 0, 10, 3, 7, -100, 1}, torch::kInt64);
+  namespace F = torch::nn::functional;
+  const auto whole = F::cross_entropy(torch::linear(hidden, weight, bias), labels,
+                                      F::CrossEntropyFuncOptions().reduction(torch::kSum).ignore_index(-100));
+  (whole * 3).backward();
+  const auto of_hidden = hidden.grad().clone(), of_bias = bias.grad().clone();
+  for (const int64_t chunk : {0, 1, 3, 8}) {
+    hidden.mutable_grad() = bias.mutable_grad() = Tensor();
+    const auto loss = chunked_cross_entropy(hidden, weight, labels, chunk, bias);
+    (loss * 3).backward();
+    EXPECT_LT(difference(loss.detach(), whole.detach()), 2e-6);
+    EXPECT_LT(difference(hidden.grad(), of_hidden), 2e-6) << chunk;
+    EXPECT_LT(difference(bias.grad(), of_bias), 2e-6) << chunk;
+    EXPECT_FALSE(weight.grad().defined()) << "it is frozen";
+  }
+  const torch::NoGradGuard no_grad;
+  EXPECT_LT(difference(chunked_cross_entropy(hidden, weight, labels, 3, bias), whole.detach()), 2e-6);
+}
+
 }  // namespace
 }  // namespace graft::nn

@@ -39,6 +39,18 @@ TEST_F(EwcTest, PenaltyAndGradientAreNothingAtTheAnchor) {
     EXPECT_EQ(item.value().grad().abs().max().item<float>(), 0) << item.key();
 }
 
+TEST_F(EwcTest, StrengthenedItPullsSoMuchMoreAndRemembersIt) {
+  const auto anchors = anchors_at(model, fisher);
+  move();
+  Ewc ewc(model, anchors, 7);
+  const double before = added(ewc);
+  EXPECT_EQ(ewc.strengthen(4), 28);
+  EXPECT_NEAR(added(ewc), 4 * before, 1e-6 * before);
+  Ewc resumed(model, anchors, 7);
+  resumed.load_state(ewc.state());
+  EXPECT_EQ(added(resumed), added(ewc));
+}
+
 TEST_F(EwcTest, IsEquationThreeAndItsGradient) {
   const auto anchors = anchors_at(model, fisher, {"classifier.weight"});
   move();

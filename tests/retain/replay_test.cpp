@@ -73,6 +73,22 @@ TEST_F(ReplayTest, TheFractionIsExactOverAnEpoch) {
   }
 }
 
+TEST_F(ReplayTest, StrengthenedTheNewFractionIsExactOverTheNextEpochToo) {
+  model.unfreeze_only(model.all_groups());
+  const Counting first(stream), second(stream);
+  Replay replay(first, all(), 0.1, 3, nullptr), resumed(second, all(), 0.1, 3, nullptr);
+  for (int64_t i = 0; i < 11; ++i) replay.add_gradients(step(model, 0, i, 5));
+  EXPECT_NEAR(*replay.strengthen(3), 0.25, 1e-12) << "1 to 9 becomes 3 to 9";
+  first.seen.clear();
+  resumed.load_state(replay.state());
+  for (auto* term : {&replay, &resumed})
+    for (int64_t i = 0; i < 11; ++i) term->add_gradients(step(model, 1, i, 5));
+  EXPECT_EQ(first.seen.size(), 18u) << "a third of 55";
+  EXPECT_EQ(second.seen, first.seen);
+  EXPECT_NEAR(*replay.strengthen(10), 0.5, 1e-12);
+  EXPECT_FALSE(replay.strengthen(2)) << "it has as many old examples as new ones";
+}
+
 TEST_F(ReplayTest, TakesUpAgainWhereItStood) {
   model.unfreeze_only(model.all_groups());
   const Counting whole(stream), first(stream), second(stream);
@@ -126,16 +142,35 @@ TEST_F(ReplayTest, FrozenBlocksAndAnOldHeadLearnNothing) {
   EXPECT_EQ(replay.replayed(), 4) << "the count goes on as if they had been";
 }
 
-TEST(Balanced, HasAsManyOfEachLabelAsThereCanBe) {
-  std::vector<int64_t> labels;
-  for (int64_t i = 0; i < 100; ++i) labels.push_back(i < 90 ? 0 : i < 97 ? 1 : 2);
-  const auto chosen = balanced(labels, 20, 4);
-  ASSERT_EQ(chosen.size(), 20u);
-  std::vector<int64_t> counts(3);
-  for (const auto i : chosen) ++counts[labels[i]];
-  EXPECT_EQ(counts, (std::vector<int64_t>{10, 7, 3}));
-  EXPECT_EQ(balanced(labels, 20, 4), chosen);
-  EXPECT_EQ(balanced(labels, 0, 4).size(), 100u);
+TEST_F(ReplayTest, DarkExperienceHoldsTheLogitsOfTheSourceBesideTheLabels) {
+  Case old("bert_classification", 9, 0.0);
+  const features::Feed old_feed(*old.model, *old.inputs);
+  const auto before = answers(*old.model, old_feed, old.model->head->reads(), true);
+  old.model->unfreeze_only({});
+  model.unfreeze_only(model.all_groups());
+  const Counting counting(stream);
+  Replay labels(counting, all(), 0.5, 3, old.model->head);
+  Replay dark(counting, all(), 0.5, 3, old.model->head, before, 0.7);
+  model.eval();
+  const auto plain = labels.add_gradients(step(model, 0, 0, 4)), with_logits = dark.add_gradients(step(model, 0, 0, 4));
+  const std::vector<int64_t> chosen(counting.seen.begin(), counting.seen.begin() + 4);
+  const auto own = model.head;
+  model.head = old.model->head;
+  const torch::NoGradGuard no_grad;
+  const auto now = train::forward_behind(model, stream.enter(chosen, 0), std::nullopt).at("logits");
+  model.head = own;
+  const auto expected = 0.7 * torch::mse_loss(now, before.of(chosen)).item<double>();
+  EXPECT_GT(expected, 0);
+  EXPECT_NEAR(with_logits - plain, expected, 1e-5 * std::max(1.0, expected));
+}
+
+TEST_F(ReplayTest, DarkExperienceIsNothingWhileTheModelIsTheSource) {
+  const auto before = answers(model, feed, model.head->reads(), true);
+  model.unfreeze_only(model.all_groups());
+  model.eval();
+  const Counting counting(stream);
+  Replay labels(counting, all(), 0.5, 3, nullptr), dark(counting, all(), 0.5, 3, nullptr, before, 10);
+  EXPECT_NEAR(dark.add_gradients(step(model, 0, 0, 4)), labels.add_gradients(step(model, 0, 0, 4)), 1e-5);
 }
 
 }  // namespace

@@ -57,6 +57,35 @@ TEST(Catalogue, WhatRunsIsWhatTheModelsSay) {
     if (row.architecture == "medclip") {
       EXPECT_FALSE(row.runs()) << row.id;
     }
+    // timm's and torchvision's names of what graft runs as one of its families.
+    if (row.architecture.starts_with("timm/") || row.architecture.starts_with("torchvision/")) {
+      EXPECT_TRUE(row.runs()) << row.id;
+    }
+  }
+  const auto runs = [](const char* architecture) {
+    CatalogueRow row;
+    row.architecture = architecture;
+    return row.runs();
+  };
+  EXPECT_TRUE(runs("timm/vit_base_patch16_224") && runs("timm/swin_tiny_patch4_window7_224"));
+  for (const auto* other :
+       {"timm/convnext_base", "torchvision/vit_b_16", "torchvision/densenet121", "timm", "x/resnet50"})
+    EXPECT_FALSE(runs(other)) << other;
+}
+
+TEST(Catalogue, BareWeightsSayHowTheirImagesArePrepared) {
+  for (const auto& row : catalogue({})) {
+    if (!row.architecture.starts_with("torchvision/")) continue;
+    EXPECT_TRUE(row.transform.contains("resize_size") && row.transform.contains("crop_size")) << row.id;
+    EXPECT_EQ(row.json()["transform"], row.transform);
+  }
+  EXPECT_TRUE(has(tests::message_of([] { read_catalogue("[[source]]\nid = 'a/b'\ntransform = 224\n", "mine", false); }),
+                  "transform: expected a table such as"));
+}
+
+TEST(Catalogue, EveryRowThatRunsHasAKnownSize) {
+  for (const auto& row : catalogue({})) {
+    EXPECT_TRUE(!row.runs() || row.download_mb > 0) << row.id;
   }
 }
 

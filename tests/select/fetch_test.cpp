@@ -2,6 +2,8 @@
 #include "graft/select/fetch.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "graft/core/error.h"
 #include "graft/core/hash.h"
@@ -70,6 +72,49 @@ TEST_F(Fetch, AZipWithTheWeightsInIt) {
                     fetch(fmt::format("origin = 'zip'\nurl = '{}'\nfiles = ['x.pth']", server.url("files/a.zip")));
                   }),
                   "the archive has no x.pth; it has weights/model.pth, weights/readme.txt"));
+}
+
+TEST_F(Fetch, BareWeightsGetTheirPreprocessing) {
+  const auto row = fmt::format("origin = 'url'\nurl = '{}'\nfiles = ['model.pth']\n", server.url("files/model.pth"));
+  EXPECT_FALSE(fs::exists(fetch(row).folder / "transform.json"));
+  // What an older graft fetched is completed without a request.
+  const auto asked = server.requests().size();
+  const auto source = fetch(row + "transform = { resize_size = 256, crop_size = 224 }");
+  EXPECT_EQ(Json::parse(read_text(source.folder / "transform.json")), (Json{{"resize_size", 256}, {"crop_size", 224}}));
+  EXPECT_EQ(server.requests().size(), asked);
+}
+
+TEST_F(Fetch, TooLittleSpaceIsSaidBeforeAByteIsFetched) {
+  const auto row = fmt::format("origin = 'zip'\nurl = '{}'\nfiles = ['model.pth']\n", server.url("files/a.zip"));
+  const auto text = tests::message_of([&] { fetch(row + "download_mb = 1000000000"); });
+  EXPECT_TRUE(has(text, "the download of lab/net needs") && has(text, "are free")) << text;
+  EXPECT_TRUE(server.requests().empty());
+}
+
+TEST_F(Fetch, TwoProcessesOnOneArchiveBothSucceedAndFetchOnce) {
+  server.fault({{{"path", "/files/"}, {"kind", "slow"}, {"seconds", 0.003}}});
+  const auto row = fmt::format("origin = 'zip'\nurl = '{}'\nfiles = ['model.pth']\n", server.url("files/a.zip"));
+  std::vector<pid_t> children;
+  for (int i = 0; i < 2; ++i) {
+    const auto child = fork();
+    if (child == 0) {
+      try {
+        fetch(row);
+        _exit(0);
+      } catch (const std::exception& e) {
+        fprintf(stderr, "in the process: %s\n", e.what());
+        _exit(1);
+      }
+    }
+    children.push_back(child);
+  }
+  for (const auto child : children) {
+    int status = 0;
+    waitpid(child, &status, 0);
+    EXPECT_EQ(status, 0);
+  }
+  EXPECT_EQ(server.requests("/files/").size(), 1u);
+  EXPECT_EQ(read_text(fetch(row).folder / "model.pth"), weights);
 }
 
 TEST_F(Fetch, DamagedArchivesAreRefused) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cstdlib>
 #include <map>
 
 #include "graft/core/error.h"
@@ -12,6 +13,7 @@
 namespace graft::select {
 namespace {
 
+namespace fs = std::filesystem;
 using tests::write_text;
 
 bool has(const std::vector<std::string>& reasons, const std::string& part) {
@@ -126,6 +128,40 @@ TEST(Modality, FoldersOfImagesByTheirHeaders) {
   EXPECT_TRUE(has(scenes.reasons, "13 bands of 16 bits"));
   EXPECT_EQ(folder("placed", ".tif", tiff({{277, 3, 3}, {34735, 3, 1}})).domain, "satellite");
   EXPECT_EQ(folder("plain", ".tif", tiff({{277, 3, 3}})).domain, "");
+}
+
+TEST(Modality, ArchivesOfImagesAreLookedInto) {
+  const tests::Scratch scratch;
+  const auto many_bands = tiff({{256, 4, 64}, {257, 4, 64}, {277, 3, 6}});
+  for (int i = 0; i < 12; ++i)
+    write_text(scratch / "tiles/train" / (i % 2 ? "water" : "wood") / (std::to_string(i) + ".tif"),
+               many_bands + std::string(2000, 'x'));
+  write_text(scratch / "tiles/train/metadata.csv", "file_name,label\n");
+  write_text(scratch / "tiles/.hidden/0.tif", many_bands);
+  const auto long_name = std::string(120, 'n') + ".tif";
+  write_text(scratch / "tiles/train/water" / long_name, many_bands);
+  const auto packed = [&](const std::string& command) {
+    EXPECT_EQ(std::system(("cd " + scratch.path.string() + " && " + command).c_str()), 0) << command;
+  };
+  packed("python3 -c \"import shutil; [shutil.make_archive('a', f, '.', 'tiles') for f in ('zip', 'tar', 'gztar')]\"");
+  packed("tar --format=gnu -cf gnu.tar tiles");
+  for (const auto* name : {"a.zip", "a.tar", "a.tar.gz", "gnu.tar"}) {
+    const auto found = find_modality(scratch / name);
+    EXPECT_EQ(found.modality, "image") << name;
+    EXPECT_EQ(found.domain, "satellite") << name;
+    EXPECT_TRUE(has(found.reasons, "13 image files") && has(found.reasons, std::string("13 .tif in ") + name)) << name;
+    EXPECT_TRUE(has(found.reasons, "6 bands")) << name;
+  }
+  // In a folder, as splits are given.
+  fs::create_directories(scratch / "splits");
+  fs::rename(scratch / "a.zip", scratch / "splits/train.zip");
+  EXPECT_EQ(find_modality(scratch / "splits").modality, "image");
+  for (const auto* name : {"a.tar.gz", "a.tar"}) {
+    const auto whole = tests::read_text(scratch / name);
+    write_text(scratch / name, whole.substr(0, whole.size() / 3));
+    const auto message = tests::message_of([&] { find_modality(scratch / name); });
+    EXPECT_NE(message.find("damaged or cut off"), std::string::npos) << message;
+  }
 }
 
 TEST(Modality, Headers) {

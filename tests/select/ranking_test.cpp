@@ -4,6 +4,10 @@
 #include <gtest/gtest.h>
 #include <torch/types.h>
 
+#include <cmath>
+
+#include "graft/select/frozen_features.h"
+
 namespace graft::select {
 namespace {
 
@@ -35,6 +39,75 @@ TEST(Ranking, TwiceAsSlowMustBeEarned) {
   EXPECT_NE(ranked.sentence.find("By single scores it would be slow"), std::string::npos) << ranked.sentence;
   EXPECT_EQ(rank({candidate("slow", 190, 10), fast}, 1).winner, 0) << "it is clearly better";
   EXPECT_EQ(rank({candidate("slow", 151, 7), fast}, 1).winner, 0) << "it is not twice as slow";
+}
+
+TEST(Ranking, TheCostRuleAlsoHoldsAmongTheLastOfAHalving) {
+  const std::vector<Candidate> all{candidate("slow", 151, 10), candidate("fast", 150, 4, 1), candidate("poor", 20, 1)};
+  auto ranked = rank(all, 1);
+  EXPECT_EQ(worth_its_cost(all, ranked, 0, {0, 1, 2}), 1) << "the poor one is not level with the first";
+  EXPECT_EQ(worth_its_cost(all, ranked, 0, {0}), 0);
+  EXPECT_EQ(worth_its_cost(all, ranked, 1, {1, 0}), 1);
+  EXPECT_TRUE(ranked.level[0][1] && ranked.level[1][0] && !ranked.level[0][2]);
+  ranked.winner = 0;
+  EXPECT_EQ(disagreement(all, ranked), "");
+  ranked.winner = 2;
+  EXPECT_EQ(disagreement(all, ranked),
+            " By single scores it would be slow (h_score), slow (linear_probe), slow (log_me).");
+}
+
+TEST(Ranking, TheCombinedScoreHasAnInterval) {
+  std::vector<Candidate> all{candidate("a", 150, 1), candidate("b", 140, 1), candidate("c", 60, 1)};
+  for (const auto value : rank(all, 1).combined_lower) EXPECT_TRUE(std::isfinite(value));
+  EXPECT_EQ(rank(all, 1).combined_lower, rank(all, 1).combined_upper) << "without draws nothing is known of it";
+  // Scores that move together move no candidate against the others; those that move apart do.
+  for (auto& one : all)
+    for (const double step : {-0.1, 0.1}) one.measured.deviations.push_back({{"log_me", step}, {"h_score", step}});
+  const auto together = rank(all, 1);
+  all[0].measured.deviations = {{{"log_me", 0.1}}, {{"log_me", -0.1}}};
+  const auto apart = rank(all, 1);
+  for (size_t i = 0; i < all.size(); ++i) {
+    EXPECT_NEAR(together.combined_lower[i], together.combined[i], 1e-9);
+    EXPECT_LT(apart.combined_lower[i], apart.combined[i] - 0.01);
+    EXPECT_NEAR(apart.combined_upper[i] + apart.combined_lower[i], 2 * apart.combined[i], 1e-9);
+  }
+}
+
+TEST(Measure, DeviationsAreTheSpreadOfTheSample) {
+  // The probe's standard error is known, and 20 draws tell it within a third.
+  torch::manual_seed(4);
+  const auto labels = torch::arange(400, torch::kLong) % 2;
+  const auto features = torch::randn({400, 4}) + 0.8 * labels.unsqueeze(1);
+  const auto m = measure(features, {.classes = labels}, {}, 1);
+  ASSERT_EQ(m.deviations.size(), 20u);
+  double square = 0, mean = 0;
+  for (const auto& draw : m.deviations) {
+    EXPECT_EQ(draw.size(), m.scores.size());
+    square += draw.at("linear_probe") * draw.at("linear_probe") / 20;
+    mean += draw.at("log_me") / 20;
+  }
+  const double p = m.scores.at("linear_probe"), expected = std::sqrt(p * (1 - p) / 400);
+  EXPECT_NEAR(std::sqrt(square) / expected, 1, 0.5);
+  EXPECT_NEAR(mean, 0, 1e-12);
+  EXPECT_EQ(measure(features, {.classes = labels}, {}, 1).deviations, m.deviations);
+  const auto values = features.slice(1, 0, 2).to(torch::kFloat64);
+  EXPECT_EQ(measure(features, {.values = values}, {}, 1).deviations.size(), 20u);
+}
+
+TEST(Words, ThoseThatAllSourcesSeeAreLeft) {
+  const auto source = [](const std::vector<int64_t>& words) {
+    FrozenFeatures f;
+    f.words = words;
+    f.values = torch::tensor(words, torch::kLong).to(torch::kFloat).unsqueeze(1);
+    f.targets.classes = torch::tensor(words, torch::kLong) % 2;
+    return f;
+  };
+  auto a = source({1, 2, 5, 7}), b = source({2, 5, 7, 9}), c = source({1, 2, 7, 9});
+  keep_common_words({&a, &b, &c});
+  for (const auto* one : {&a, &b, &c}) {
+    EXPECT_EQ(one->words, (std::vector<int64_t>{2, 7}));
+    EXPECT_TRUE(torch::equal(one->values.flatten(), torch::tensor({2.0F, 7.0F})));
+    EXPECT_TRUE(torch::equal(one->targets.classes, torch::tensor({0, 1}, torch::kLong)));
+  }
 }
 
 TEST(Ranking, AScoreThatSomeLackDecidesNothing) {

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes scores_reference.json beside this file: random features and what the scores' formulas give for them, in numpy.
+"""Writes scores_reference.json beside this file: random features and what the scores' formulas give for them, in
+numpy; the same for those of a real network (real_features.json, by real_features.py), which stand there.
 
 usage: scores_reference.py      (needs numpy)
 
@@ -127,6 +128,18 @@ def linear_probe(F, y, folds=5):
     return right / len(y)
 
 
+def case(F, y, P):
+    n, d = F.shape
+    classes = y.max() + 1
+    t = np.round(F @ rng.normal(size=d) + 0.3 * rng.normal(size=n), 4)
+    return {"n": n, "d": d, "features": F.ravel().tolist(), "labels": y.tolist(), "probabilities": P.ravel().tolist(),
+            "targets": t.tolist(), "scores": {
+                "log_me": log_me(F, np.eye(classes)[y]), "log_me_regression": log_me(F, t[:, None]),
+                "h_score": h_score(F, y), "leep": leep(P, y), "nce": nce(P, y), "trans_rate": trans_rate(F, y),
+                "parc": parc(F, y), "nearest_neighbours": float(nearest_neighbours(F, y)),
+                "linear_probe": float(linear_probe(F, y))}}
+
+
 cases = []
 for n, d, classes, apart in ((24, 4, 3, 0.8), (20, 30, 2, 0.6), (40, 6, 4, 1.5)):
     y = np.arange(n) % classes
@@ -134,12 +147,9 @@ for n, d, classes, apart in ((24, 4, 3, 0.8), (20, 30, 2, 0.6), (40, 6, 4, 1.5))
     F = np.round((rng.normal(size=(classes, d)) * apart)[y] + rng.normal(size=(n, d)), 4)
     P = rng.dirichlet(np.ones(4), n) * 0.8
     P[np.arange(n), y % 4] += 0.2
-    P = np.round(P, 6)
-    t = np.round(F @ rng.normal(size=d) + 0.3 * rng.normal(size=n), 4)
-    cases.append({"n": n, "d": d, "features": F.ravel().tolist(), "labels": y.tolist(), "probabilities": P.ravel().tolist(),
-                  "targets": t.tolist(), "scores": {
-                      "log_me": log_me(F, np.eye(classes)[y]), "log_me_regression": log_me(F, t[:, None]),
-                      "h_score": h_score(F, y), "leep": leep(P, y), "nce": nce(P, y), "trans_rate": trans_rate(F, y),
-                      "parc": parc(F, y), "nearest_neighbours": float(nearest_neighbours(F, y)),
-                      "linear_probe": float(linear_probe(F, y))}})
+    cases.append(case(F, y, np.round(P, 6)))
+real = json.loads(pathlib.Path(__file__).with_name("real_features.json").read_text())
+n = real["n"]
+of_real = case(np.array(real["features"]).reshape(n, -1), np.array(real["labels"]), np.array(real["probabilities"]).reshape(n, -1))
+cases.append({key: value for key, value in of_real.items() if key not in real} | {"file": "real_features.json"})
 pathlib.Path(__file__).with_name("scores_reference.json").write_text(json.dumps(cases) + "\n")

@@ -2,8 +2,11 @@
 #include "graft/train/phase.h"
 
 #include <gtest/gtest.h>
+#include <torch/csrc/autograd/custom_function.h>
 
+#include <chrono>
 #include <cmath>
+#include <thread>
 
 #include "graft/core/error.h"
 #include "graft/models/lora.h"
@@ -319,6 +322,49 @@ TEST_F(PhaseTest, ALossIsBetterWhenItIsSmaller) {
   EXPECT_EQ(phase.state().best_epoch, epoch);
   phase.restore_best();
   EXPECT_EQ(phase.predictions().loss, least);
+}
+
+// ---- terms beside the loss
+
+/// Takes its time to come back.
+struct Slow : torch::autograd::Function<Slow> {
+  static Tensor forward(torch::autograd::AutogradContext*, const Tensor& x) { return x.clone(); }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext*,
+                                                 torch::autograd::variable_list gradients) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    return gradients;
+  }
+};
+
+struct SlowTerm final : LossTerm {
+  explicit SlowTerm(std::string name, bool slow) : name_(std::move(name)), slow(slow) {}
+  Tensor value(const Step& step) override {
+    const auto mean = step.outputs.at("logits").square().mean();
+    return slow ? Slow::apply(mean) : mean;
+  }
+  std::string name() const override { return name_; }
+  std::string name_;
+  bool slow;
+};
+
+/// A loss that is slow going back, which no term must be charged with.
+struct SlowLoss final : Through {
+  using Through::Through;
+  Tensor loss_sum(const Outputs& outputs, const std::vector<int64_t>& examples, uint64_t epoch) const override {
+    return Slow::apply(Through::loss_sum(outputs, examples, epoch));
+  }
+};
+
+TEST_F(PhaseTest, ATermIsChargedWithItsShareOfTheBackwardPass) {
+  const SlowLoss slow(train);
+  Phase phase(*c.model, plan(1), options, slow, validation, 1,
+              {std::make_shared<SlowTerm>("quick", false), std::make_shared<SlowTerm>("slow", true),
+               std::make_shared<SlowTerm>("quick too", false)});
+  phase.run({});
+  const auto& terms = phase.state().history[0].at("terms");
+  EXPECT_GE(terms["slow"]["seconds"], 3 * 0.03) << "three steps";
+  EXPECT_LT(terms["slow"]["seconds"], 6 * 0.03) << "with the loss's own it would be twice as much";
+  for (const auto* name : {"quick", "quick too"}) EXPECT_LT(terms[name]["seconds"], 3 * 0.03) << name;
 }
 
 // ---- numbers that are not finite

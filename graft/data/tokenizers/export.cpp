@@ -1,12 +1,17 @@
 // The files beside an exported model: AutoTokenizer must give the ids with which the model was trained.
 // Source: transformers 4.57, which reads tokenizer.json and then lets tokenizer_config.json overrule the normalizer and
-// add_prefix_space; so both are stated there as the document has them.
+// add_prefix_space; so both are stated there as the document has them. Source of what is said of 5: 5.17 and 5.23.
 #include "graft/data/tokenizers/state.h"
 
 namespace graft::data {
 namespace {
 
+/// transformers 5 builds DeBERTa v1's tokenizer from its class and gives pairs RoBERTa's form (two [SEP], types all 0),
+/// whatever tokenizer.json says. As a plain fast tokenizer the document is read as it stands.
+bool class_overrules_document(const SourceFiles& source) { return source.family.name == "deberta"; }
+
 std::string class_of(const SourceFiles& source) {
+  if (class_overrules_document(source)) return "PreTrainedTokenizerFast";
   const auto stated = source.text_setting("tokenizer_class", "");
   if (!stated.empty() && !source.config.contains("auto_map")) return stated;
   return source.family.tokenizer_class.empty() ? "PreTrainedTokenizerFast" : source.family.tokenizer_class;
@@ -45,6 +50,8 @@ std::vector<std::pair<std::string, std::string>> Tokenizer::export_files(int64_t
   auto config = source.config;
   config.erase("auto_map");
   config["tokenizer_class"] = class_of(source);
+  if (class_overrules_document(source))  // what the class would have said
+    config["model_input_names"] = {"input_ids", "token_type_ids", "attention_mask"};
   config["model_max_length"] = model_max_length;
   config["added_tokens_decoder"] = added_tokens_decoder(state_->outline);
   state_normalizer(state_->outline, config);
