@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 
 #include "graft/core/error.h"
@@ -29,7 +30,10 @@ double beta(Random& random, double alpha) {
 }  // namespace
 
 ImageInputs::ImageInputs(const models::Model& model, data::Preprocessing preprocessing, data::ImageOptions options)
-    : device_(model.device()), preprocessing_(std::move(preprocessing)), options_(std::move(options)), hash_(sha256("")) {}
+    : device_(model.device()),
+      preprocessing_(std::move(preprocessing)),
+      options_(std::move(options)),
+      hash_(sha256("")) {}
 
 int64_t ImageInputs::length(int64_t) const {
   return std::max<int64_t>(1, preprocessing_.width() * preprocessing_.height() / 256);
@@ -42,6 +46,7 @@ data::Image ImageInputs::decoded(const std::string& name, bool fast) const {
     const auto sixteen = options_.sixteen_bit == "saturate" ? data::SixteenBit::saturate : data::SixteenBit::scale;
     image = data::three_bands(preprocessing_, data::decode_image(bytes, name, options), sixteen);
   });
+  data::check_side(image.width, image.height, least_side_, name);
   return image;
 }
 
@@ -51,18 +56,34 @@ data::Image ImageInputs::prepared(const std::string& name, int64_t row, int64_t 
                          seed_of(seed_, {"stored view"}, {static_cast<uint64_t>(copy), static_cast<uint64_t>(row)}));
 }
 
+std::vector<uint8_t> ImageInputs::kept(const std::string& name, int64_t row, int64_t copy) const {
+  if (!preprocessing_.bands) return prepared(name, row, copy).samples;
+  std::vector<float> values;
+  files_->read(name, [&](std::string_view bytes) {
+    values = data::band_values(preprocessing_, bytes, name, options_.pixel_limit, least_side_);
+  });
+  const auto* bytes = reinterpret_cast<const uint8_t*>(values.data());
+  return {bytes, bytes + values.size() * sizeof(float)};
+}
+
 std::vector<int64_t> ImageInputs::add(std::shared_ptr<const data::ImageFiles> files, const data::Ragged<char>& names,
                                       data::BadRows bad_rows, data::SkippedRows& skipped,
                                       const std::function<void(int64_t, int64_t)>& progress) {
   GRAFT_ASSERT(size() == 0, "images are added once");
+  GRAFT_CHECK(usage, !augment_ || !preprocessing_.bands,
+              "images.augment: views are drawn of images with three channels; this model takes {}. Leave it out.",
+              preprocessing_.channels());
   files_ = std::move(files);
   const int64_t copies = augment_ ? augment_->views : 1, total = names.size() * copies;
-  const double bytes = 3.0 * static_cast<double>(preprocessing_.width() * preprocessing_.height() * total);
+  const double sample_bytes = preprocessing_.bands ? sizeof(float) : 1;
+  const double bytes = sample_bytes * static_cast<double>(preprocessing_.channels() * preprocessing_.width() *
+                                                          preprocessing_.height() * total);
   cached_ = bytes <= options_.cache_gb * 1e9;
   std::vector<int64_t> wanted(names.size()), taken;
   std::iota(wanted.begin(), wanted.end(), 0);
   Sha256 hash;
-  hash.update(preprocessing_.value.data(), sizeof preprocessing_.value);
+  if (preprocessing_.bands) hash.update(preprocessing_.description().dump());
+  else hash.update(preprocessing_.value.data(), sizeof preprocessing_.value);
   for (int64_t copy = 0; copy < copies; ++copy) {
     std::vector<int64_t> good;
     for (int64_t start = 0; start < static_cast<int64_t>(wanted.size()); start += kPiece) {
@@ -72,7 +93,7 @@ std::vector<int64_t> ImageInputs::add(std::shared_ptr<const data::ImageFiles> fi
       parallel_for(count, available_cores(), [&](int64_t i) {
         const auto row = wanted[start + i];
         try {
-          images[i] = prepared(std::string(names.text(row)), row, copy);
+          images[i] = kept(std::string(names.text(row)), row, copy);
         } catch (const Error& e) {
           if (e.kind != Kind::data || bad_rows == data::BadRows::stop || copy > 0) throw;
           problems[i] = e.what();
@@ -84,7 +105,7 @@ std::vector<int64_t> ImageInputs::add(std::shared_ptr<const data::ImageFiles> fi
           if (skipped.first.size() < 10) skipped.first.push_back(problems[i]);
           continue;
         }
-        const auto& samples = images[i].samples;
+        const auto& samples = images[i];
         hash.update(samples.data(), samples.size());
         if (cached_) pixels_.push_back({reinterpret_cast<const char*>(samples.data()), samples.size()});
         names_.push_back(names[wanted[start + i]]);
@@ -103,6 +124,7 @@ std::vector<int64_t> ImageInputs::add(std::shared_ptr<const data::ImageFiles> fi
 
 double ImageInputs::fast_decode_deviation(int64_t count) const {
   double sum = 0, samples = 0;
+  if (preprocessing_.bands) return 0;  // they are always read whole
   for (int64_t i = 0; i < std::min(count, size()); ++i) {
     const auto name = std::string(names_.text(i));
     const auto fast = data::prepared(preprocessing_, decoded(name, true), name),
@@ -113,50 +135,76 @@ double ImageInputs::fast_decode_deviation(int64_t count) const {
   return samples > 0 ? sum / samples : 0;
 }
 
+std::vector<uint8_t> ImageInputs::plain(int64_t example) const {
+  if (cached_) return {pixels_[example].begin(), pixels_[example].end()};
+  return kept(std::string(names_.text(example)), rows_and_copies_[example].first, rows_and_copies_[example].second);
+}
+
 data::Image ImageInputs::image(int64_t example) const {
-  if (!cached_)
-    return prepared(std::string(names_.text(example)), rows_and_copies_[example].first,
-                    rows_and_copies_[example].second);
+  GRAFT_CHECK(usage, !preprocessing_.bands, "images of {} bands cannot be shown; leave the sheet of images out.",
+              preprocessing_.channels());
   data::Image image(preprocessing_.width(), preprocessing_.height(), 3);
-  std::copy(pixels_[example].begin(), pixels_[example].end(), image.samples.begin());
+  image.samples = plain(example);
   return image;
 }
 
 models::Activations ImageInputs::batch_of(const std::vector<const uint8_t*>& samples) const {
-  const auto B = static_cast<int64_t>(samples.size()), H = preprocessing_.height(), W = preprocessing_.width();
-  const auto values = torch::empty({B, 3, H, W});
+  const auto B = static_cast<int64_t>(samples.size()), H = preprocessing_.height(), W = preprocessing_.width(),
+             C = preprocessing_.channels();
+  const auto values = torch::empty({B, C, H, W});
   auto* out = values.data_ptr<float>();
   at::parallel_for(0, B, 8, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) data::normalise(preprocessing_, samples[i], out + i * 3 * H * W);
+    for (int64_t i = begin; i < end; ++i)
+      if (preprocessing_.bands) std::memcpy(out + i * C * H * W, samples[i], C * H * W * sizeof(float));
+      else data::normalise(preprocessing_, samples[i], out + i * C * H * W);
   });
   models::Activations batch;
   batch.kept["pixel_values"] = {values.to(device_), std::vector<int64_t>(B, 1)};
   return batch;
 }
 
+const uint8_t* ImageInputs::made_ahead(int64_t example, uint64_t view) const {
+  for (const auto& ahead : ahead_) {
+    const auto place = std::find(ahead.examples.begin(), ahead.examples.end(), example);
+    if (ahead.view == view && place != ahead.examples.end())
+      return ahead.images.get()[place - ahead.examples.begin()].data();
+  }
+  return nullptr;
+}
+
 models::Activations ImageInputs::batch(const std::string&, const std::vector<int64_t>& examples) const {
-  std::vector<const uint8_t*> samples;
+  std::vector<const uint8_t*> samples(examples.size());
   Images images(cached_ ? 0 : examples.size());
-  parallel_for(images.size(), available_cores(), [&](int64_t i) { images[i] = image(examples[i]); });
-  for (size_t i = 0; i < examples.size(); ++i)
-    samples.push_back(cached_ ? reinterpret_cast<const uint8_t*>(pixels_[examples[i]].data())
-                              : images[i].samples.data());
+  if (cached_)
+    for (size_t i = 0; i < examples.size(); ++i)
+      samples[i] = reinterpret_cast<const uint8_t*>(pixels_[examples[i]].data());
+  else
+    for (size_t i = 0; i < examples.size(); ++i) samples[i] = made_ahead(examples[i], 0);
+  parallel_for(images.size(), available_cores(), [&](int64_t i) {
+    if (samples[i]) return;
+    images[i] = plain(examples[i]);
+    samples[i] = images[i].data();
+  });
   return batch_of(samples);
 }
 
-data::Image ImageInputs::viewed(int64_t example, uint64_t view) const {
+std::vector<uint8_t> ImageInputs::viewed(int64_t example, uint64_t view) const {
   const auto name = std::string(names_.text(example));
   // What is drawn depends on the image's place in the data, not on which batch or thread it comes in.
   return data::augmented(decoded(name, false), preprocessing_, *augment_,
-                         seed_of(seed_, {"augment"}, {view, static_cast<uint64_t>(example)}));
+                         seed_of(seed_, {"augment"}, {view, static_cast<uint64_t>(example)}))
+      .samples;
 }
 
 void ImageInputs::expect(const std::vector<int64_t>& examples, uint64_t view) const {
-  if (!augment_ || view == 0) return;
+  const bool unchanged = !augment_ || view == 0;
+  if (unchanged && cached_) return;
+  if (unchanged) view = 0;
   if (ahead_.size() > 1) ahead_.erase(ahead_.begin());
-  const auto made = [this, examples, view] {
+  const auto made = [this, examples, view, unchanged] {
     Images images(examples.size());
-    parallel_for(images.size(), available_cores(), [&](int64_t i) { images[i] = viewed(examples[i], view); });
+    parallel_for(images.size(), available_cores(),
+                 [&](int64_t i) { images[i] = unchanged ? plain(examples[i]) : viewed(examples[i], view); });
     return images;
   };
   ahead_.push_back({examples, view, std::async(std::launch::async, made).share()});
@@ -168,16 +216,12 @@ models::Activations ImageInputs::batch_view(const std::string& chain, const std:
   std::vector<const uint8_t*> samples(examples.size());
   std::vector<int64_t> missing;
   for (size_t i = 0; i < examples.size(); ++i) {
-    for (const auto& ahead : ahead_) {
-      const auto place = std::find(ahead.examples.begin(), ahead.examples.end(), examples[i]);
-      if (ahead.view == view && place != ahead.examples.end())
-        samples[i] = ahead.images.get()[place - ahead.examples.begin()].samples.data();
-    }
+    samples[i] = made_ahead(examples[i], view);
     if (!samples[i]) missing.push_back(static_cast<int64_t>(i));
   }
   Images made(missing.size());
   parallel_for(missing.size(), available_cores(), [&](int64_t k) { made[k] = viewed(examples[missing[k]], view); });
-  for (size_t k = 0; k < missing.size(); ++k) samples[missing[k]] = made[k].samples.data();
+  for (size_t k = 0; k < missing.size(); ++k) samples[missing[k]] = made[k].data();
   auto result = batch_of(samples);
   data::Box box;
   if (const auto blend = drawn_blend(examples, view, box)) {
