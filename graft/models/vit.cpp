@@ -253,8 +253,8 @@ Json describe(Json config, const io::TensorMap& tensors) {
 
 /// Variants of timm that would load and compute something else.
 void refuse_variants(const Json& json) {
-  refuse_timm_arguments(json, {"qk_norm", "pre_norm", "block_fn", "norm_layer", "attn_layer", "pos_embed",
-                               "scale_attn_norm", "scale_mlp_norm", "proj_bias"});
+  refuse_timm_arguments(
+      json, {"qk_norm", "pre_norm", "block_fn", "norm_layer", "attn_layer", "scale_attn_norm", "scale_mlp_norm"});
   const auto name = json.at("architecture").get<std::string>();
   for (const auto& [part, what] : {std::pair{"clip", "a norm before the first layer"},
                                    {"_rpn_", "norms behind attention and feed-forward instead of before them"},
