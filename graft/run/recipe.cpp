@@ -59,6 +59,7 @@ void check_data(const Recipe& r, Checks& c, std::vector<std::string>& mistakes) 
   within("brightness", a.brightness, 0, 1);
   within("contrast", a.contrast, 0, 1);
   within("saturation", a.saturation, 0, 1);
+  within("hue", a.hue, 0, 0.5);
   within("randaugment", static_cast<double>(a.randaugment), 0, 10);
   within("randaugment_strength", a.randaugment_strength, 0, 30);
   within("views", static_cast<double>(a.views), 1, 100);
