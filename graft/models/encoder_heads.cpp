@@ -2,6 +2,8 @@
 
 #include <sstream>
 
+#include "graft/models/language_head.h"
+
 namespace graft::models {
 namespace {
 
@@ -41,7 +43,7 @@ struct TokenHead final : Head {
   double dropout;
 };
 
-struct MaskedLmHead final : Head {
+struct MaskedLmHead final : Head, LanguageHead {
   MaskedLmHead(const MaskedLmKeys& keys, int64_t hidden_size, const std::string& act, double eps, nn::Embedding words)
       : layers(*this, keys, hidden_size, act, eps, std::move(words)) {}
 
@@ -50,6 +52,9 @@ struct MaskedLmHead final : Head {
 
   Outputs forward(const std::map<std::string, Activations>& ends) override {
     return {{"logits", layers.logits(ends.begin()->second.hidden.values)}};  // (N, V)
+  }
+  nn::LogitsOf projection(const std::map<std::string, Activations>& ends) override {
+    return {layers.transformed(ends.begin()->second.hidden.values), layers.words->weight, layers.bias};
   }
 
   MaskedLmLayers layers;
@@ -80,9 +85,9 @@ MaskedLmLayers::MaskedLmLayers(torch::nn::Module& owner, const MaskedLmKeys& key
   decoder = transform.register_module("decoder", nn::TiedLinear(this->words->weight, bias));
 }
 
-Tensor MaskedLmLayers::logits(const Tensor& hidden) {
-  return decoder(norm(act(dense(hidden))));
-}
+Tensor MaskedLmLayers::transformed(const Tensor& hidden) { return norm(act(dense(hidden))); }
+
+Tensor MaskedLmLayers::logits(const Tensor& hidden) { return decoder(transformed(hidden)); }
 
 std::shared_ptr<Head> masked_lm_head(const MaskedLmKeys& keys, int64_t hidden_size, const std::string& act, double eps,
                                      nn::Embedding words) {

@@ -29,13 +29,27 @@ bool anything_learns(const models::Model& model) {
 }  // namespace
 
 Replay::Replay(const train::Stream& stream, std::vector<int64_t> examples, double fraction, uint64_t seed,
-               std::shared_ptr<models::Head> old_head)
+               std::shared_ptr<models::Head> old_head, std::shared_ptr<train::LossTerm> also, bool labels)
     : stream_(stream),
       examples_(std::move(examples)),
       per_example_(fraction / (1 - fraction)),
       seed_(seed),
-      old_head_(std::move(old_head)) {
-  GRAFT_ASSERT(!examples_.empty() && fraction > 0 && fraction < 1);
+      old_head_(std::move(old_head)),
+      also_(std::move(also)),
+      labels_(labels) {
+  GRAFT_ASSERT(!examples_.empty() && fraction > 0 && fraction < 1 && (labels_ || also_));
+}
+
+Json Replay::state() const {
+  Json state{{"seen", seen_}, {"replayed", replayed_}};
+  if (also_) state["also"] = also_->state();
+  return state;
+}
+
+void Replay::load_state(const Json& state) {
+  seen_ = state.at("seen");
+  replayed_ = state.at("replayed");
+  if (also_) also_->load_state(state.at("also"));
 }
 
 double Replay::add_gradients(const train::WholeStep& step) {
@@ -60,16 +74,27 @@ double Replay::add_gradients(const train::WholeStep& step) {
     }
     chosen.push_back(order[i % size]);
   }
+  const double counted = stream_.weight(chosen, step.epoch);
+  if (counted == 0) return 0;
+  const double share = static_cast<double>(due) / static_cast<double>(step.examples);
   const Borrowed borrowed(step.model, old_head_);
   torch::manual_seed(step.seed);
   models::Tensor loss;
   {
     const train::Autocast autocast(step.model.device(), step.bf16);
-    const auto outputs =
-        train::forward_behind(step.model, stream_.enter(chosen, step.epoch), stream_.reads(chosen, step.epoch));
-    loss = stream_.loss_sum(outputs, chosen, step.epoch) / static_cast<double>(step.examples);
+    const auto entering = stream_.enter(chosen, step.epoch);
+    const auto reads = stream_.reads(chosen, step.epoch);
+    const auto ends = train::ends_behind(step.model, entering, reads);
+    if (labels_ && also_) also_->before_head({step.model, chosen, ends, {}, step.epoch, &entering, &reads});
+    const auto outputs = labels_ ? step.model.head->forward(ends) : train::Outputs();
+    if (labels_) loss = stream_.loss_sum(outputs, chosen, step.epoch) * (share / counted);
+    if (also_)
+      if (const auto value = also_->value({step.model, chosen, ends, outputs, step.epoch, &entering, &reads});
+          value.defined())
+        loss = loss.defined() ? loss + value * share : value * share;
   }
-  if (!loss.requires_grad()) return 0;
+  if (also_) also_->add_gradients(step);
+  if (!loss.defined() || !loss.requires_grad()) return 0;
   loss.backward();
   return loss.item<double>();
 }

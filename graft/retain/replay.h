@@ -10,16 +10,23 @@ namespace graft::retain {
 
 class Replay final : public train::LossTerm {
  public:
-  /// `examples` of the source's task on the model that trains; the loss is added with the weight of one example each.
+  /// `examples` of the source's task on the model that trains; the loss, a mean over what it counts (tokens), is added with
+  /// the weight of one example each.
   /// `fraction` of all examples of an epoch are replayed: exactly, to one example. `old_head` (of the source, frozen) judges
-  /// them; null: the model's own head. `stream` and `old_head` must outlive this.
+  /// them; null: the model's own head. `also` is a term that is asked of them beside their labels, and without `labels`
+  /// instead of these. `stream` and `old_head` must outlive this.
   Replay(const train::Stream& stream, std::vector<int64_t> examples, double fraction, uint64_t seed,
-         std::shared_ptr<models::Head> old_head);
+         std::shared_ptr<models::Head> old_head, std::shared_ptr<train::LossTerm> also = nullptr, bool labels = true);
 
-  std::string name() const override { return "replay"; }
+  std::string name() const override { return labels_ ? "replay" : also_->name() + " on the source's text"; }
   double add_gradients(const train::WholeStep& step) override;
-  Json state() const override { return {{"seen", seen_}, {"replayed", replayed_}}; }
-  void load_state(const Json& state) override { seen_ = state.at("seen"), replayed_ = state.at("replayed"); }
+  void begin_phase() override {
+    if (also_) also_->begin_phase();
+  }
+  double take_seconds() override { return also_ ? also_->take_seconds() : 0; }
+  Json facts() const override { return also_ ? also_->facts() : Json(); }
+  Json state() const override;
+  void load_state(const Json& state) override;
 
   /// Replayed in the epoch so far.
   int64_t replayed() const { return replayed_; }
@@ -30,6 +37,8 @@ class Replay final : public train::LossTerm {
   double per_example_;  // replayed examples for each new one
   uint64_t seed_;
   std::shared_ptr<models::Head> old_head_;
+  std::shared_ptr<train::LossTerm> also_;
+  bool labels_;
   int64_t seen_ = 0, replayed_ = 0;  // in this epoch
 };
 

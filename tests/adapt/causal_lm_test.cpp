@@ -2,6 +2,7 @@
 #include "graft/adapt/causal_lm.h"
 
 #include <gtest/gtest.h>
+#include <torch/nn/functional.h>
 
 #include "graft/core/random.h"
 #include "graft/models/architectures.h"

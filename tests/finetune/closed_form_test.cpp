@@ -2,7 +2,8 @@
 #include "graft/finetune/closed_form.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/nn/functional.h>
+#include <torch/nn/modules/linear.h>
 
 #include "graft/train/ridge.h"
 #include "tests/models/cases.h"

@@ -1,5 +1,6 @@
 // What decoders are made of, against plain formulas and against numbers of transformers.
 #include <gtest/gtest.h>
+#include <torch/nn/functional.h>
 
 #include "graft/nn/causal_attention.h"
 #include "graft/nn/chunked_cross_entropy.h"

@@ -1,7 +1,7 @@
 #include "graft/nn/disentangled_attention.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 namespace graft::nn {
 namespace {

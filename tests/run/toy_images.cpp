@@ -1,5 +1,8 @@
 #include "tests/run/toy_images.h"
 
+#include <torch/nn/modules/conv.h>
+#include <torch/nn/modules/linear.h>
+
 #include "graft/core/random.h"
 #include "graft/data/images/encode.h"
 

@@ -2,7 +2,7 @@
 #include "graft/select/ranking.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 namespace graft::select {
 namespace {

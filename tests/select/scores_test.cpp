@@ -2,7 +2,7 @@
 #include "graft/select/scores.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cmath>
 #include <functional>

@@ -2,6 +2,7 @@
 #include "graft/train/causal_text.h"
 
 #include <gtest/gtest.h>
+#include <torch/nn/functional.h>
 
 #include "graft/core/random.h"
 #include "graft/data/language/language_examples.h"
