@@ -22,12 +22,14 @@ struct Lora final : nn::Adapter {
     lora_B = register_parameter("lora_B", torch::zeros({out, o.rank}));
   }
   Tensor apply(const Tensor& input, const Tensor& output) override {
+    if (off) return output;
     const auto x = torch::dropout(input, dropout, is_training());
     return output + torch::linear(torch::linear(x, lora_A), lora_B) * scale;
   }
   Tensor product() const { return lora_B.mm(lora_A) * scale; }
   Tensor lora_A, lora_B;
   double scale, dropout;
+  bool off = false;
 };
 
 /// Linear layers of the backbone by path; the head is trained as it is.
@@ -137,6 +139,20 @@ void merge_lora(Model& model) {
     lora->lora_B.zero_();
   }
 }
+
+namespace {
+
+void switch_adapters(const Model& model, bool off) {
+  for (const auto& item : model.modules(false))
+    if (auto* lora = dynamic_cast<Lora*>(item.get())) lora->off = off;
+}
+
+}  // namespace
+
+WithoutAdapters::WithoutAdapters(Model& model) : model_(model) { switch_adapters(model, true); }
+WithoutAdapters::~WithoutAdapters() { switch_adapters(model_, false); }
+
+bool has_adapters(const Model& model) { return !adapters(model).empty(); }
 
 std::map<std::string, Tensor> without_adapters(const Model& model) {
   std::map<std::string, Tensor> tensors;

@@ -21,6 +21,20 @@ std::vector<std::string> attach_lora(Model& model, const LoraOptions& options, u
 /// Adds each adapter to its weight and empties it: without_adapters() then is the whole model.
 void merge_lora(Model& model);
 
+/// While it lives the model computes what its weights alone do: a source that needs no second copy.
+class WithoutAdapters {
+ public:
+  explicit WithoutAdapters(Model& model);
+  ~WithoutAdapters();
+  WithoutAdapters(const WithoutAdapters&) = delete;
+  WithoutAdapters& operator=(const WithoutAdapters&) = delete;
+
+ private:
+  Model& model_;
+};
+
+bool has_adapters(const Model& model);
+
 /// Parameters and buffers by key, adapters left out.
 std::map<std::string, Tensor> without_adapters(const Model& model);
 

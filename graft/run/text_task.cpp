@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "graft/adapt/masked_lm.h"
 #include "graft/core/error.h"
 #include "graft/core/random.h"
 #include "graft/data/language/language_examples.h"
@@ -93,6 +94,22 @@ adapt::Objective TextTask::objective(models::Model& model, const models::Source&
   return adapt::read_objective(source.architecture->language_task, model, tokenizer_,
                                source.config.at("vocab_size").get<int64_t>(), options,
                                length_limit(options.max_length, tokenizer_, model), seed, language_);
+}
+
+std::shared_ptr<train::Stream> TextTask::masked(models::Model& model, const models::Source& source,
+                                                const features::Inputs& inputs, uint64_t seed) {
+  struct Held {
+    adapt::MaskRules rules;
+    adapt::MaskedLm stream;
+    Held(const data::Tokenizer& tokenizer, int64_t vocab_size, models::Model& model, const features::TextInputs& texts,
+         uint64_t seed)
+        : rules(tokenizer, vocab_size, {}), stream(model, texts, rules, seed) {}
+  };
+  const auto* texts = dynamic_cast<const features::TextInputs*>(&inputs);
+  if (!texts || source.architecture->language_task != "masked_lm") return nullptr;
+  const auto held =
+      std::make_shared<Held>(tokenizer_, source.config.at("vocab_size").get<int64_t>(), model, *texts, seed);
+  return {held, &held->stream};
 }
 
 data::Dataset TextTask::read(const data::DataOptions& options, uint64_t seed,

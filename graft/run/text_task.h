@@ -28,6 +28,8 @@ class TextTask final : public TaskInputs {
   void settle(models::Source& source) const override { settle_padding(tokenizer_, source); }
   adapt::Objective objective(models::Model& model, const models::Source& source, const adapt::AdaptOptions& options,
                              uint64_t seed, const std::function<void(int64_t, int64_t)>& progress) override;
+  std::shared_ptr<train::Stream> masked(models::Model& model, const models::Source& source,
+                                        const features::Inputs& inputs, uint64_t seed) override;
   data::Dataset read(const data::DataOptions& options, uint64_t seed,
                      const std::vector<std::string>& label_names) override;
   data::Examples list(const std::vector<std::string>& given) override;
