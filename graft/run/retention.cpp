@@ -12,6 +12,7 @@
 #include "graft/data/corpus.h"
 #include "graft/features/feed.h"
 #include "graft/models/loading.h"
+#include "graft/models/weight_type.h"
 #include "graft/retain/buffer.h"
 #include "graft/retain/fisher.h"
 #include "graft/retain/own_labels.h"
@@ -348,14 +349,14 @@ std::shared_ptr<train::LossTerm> SourceKnowledge::kl(const models::Model& model,
 
 std::shared_ptr<retain::Teacher> SourceKnowledge::teacher(const models::Model& model, const StreamOn& stream_on) const {
   return std::make_shared<retain::Teacher>(
-      model, [this] { return load_source(); },
+      model, [this, weights = models::weight_type(model)] { return load_source(weights); },
       [stream_on](models::Model& source, const std::vector<int64_t>& examples, uint64_t epoch) {
         return stream_on(source)->enter(examples, epoch);
       });
 }
 
-std::shared_ptr<models::Model> SourceKnowledge::load_source() const {
-  return models::load(source_, task_, seed_of(seed_, {"retain", "head"})).model;
+std::shared_ptr<models::Model> SourceKnowledge::load_source(torch::Dtype weights) const {
+  return models::load(source_, task_, seed_of(seed_, {"retain", "head"}), true, weights).model;
 }
 
 std::map<std::string, models::Tensor> SourceKnowledge::weights(bool head) const {

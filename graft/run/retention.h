@@ -86,7 +86,7 @@ class SourceKnowledge {
   Json judged(Asked asked);
   void read_corpus(int64_t max_length);
   int64_t rows_at_once() const;
-  std::shared_ptr<models::Model> load_source() const;
+  std::shared_ptr<models::Model> load_source(torch::Dtype weights = torch::kFloat32) const;
   std::shared_ptr<retain::Teacher> teacher(const models::Model& model, const StreamOn& stream_on) const;
 
   models::Source source_;
