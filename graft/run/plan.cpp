@@ -206,9 +206,9 @@ struct Section {
       step(*largest);
       optimizer.zero_grad();
       const auto parts = train::micro_batches(*train, *largest, training.micro_batch_tokens);
-      auto entering = train->enter(parts.front(), 0);
+      const auto entering = train->enter(parts.front(), 0);  // outlives the counting, which knows its own blocks alone
       const train::Allocations allocations;
-      const auto loss = loss_of(std::move(entering), parts.front(), training.activation_checkpointing);
+      const auto loss = loss_of(entering, parts.front(), training.activation_checkpointing);
       if (loss.requires_grad()) loss.backward();
       const auto taken = static_cast<double>(allocations.peak() - gradient_bytes());
       (training.activation_checkpointing ? shape.checkpointed : shape.step) = {std::max(0.0, taken), 0};

@@ -3,13 +3,13 @@
 #include "graft/finetune/schedule.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <cmath>
 #include <optional>
 #include <set>
 
 #include "graft/core/error.h"
+#include "tests/fixtures.h"
 #include "tests/models/cases.h"
 
 namespace graft::finetune {

@@ -6,6 +6,7 @@
 
 #include "graft/io/safetensors.h"
 #include "graft/models/source.h"
+#include "tests/fixtures.h"
 #include "tests/models/cases.h"
 
 namespace graft::models {

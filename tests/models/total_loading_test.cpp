@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "graft/core/error.h"
+#include "tests/fixtures.h"
 #include "tests/models/cases.h"
 
 namespace graft::models {

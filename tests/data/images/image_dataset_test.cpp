@@ -175,7 +175,9 @@ TEST(ImageDataset, TablesInArchivesNameTheirImages) {
   write_archive(scratch / "data.zip", {{"train/metadata.csv", "file_name,label\na.jpg,1\nb.jpg,0\nc.jpg\n"},
                                        {"train/a.jpg", "A"},
                                        {"train/b.jpg", "B"},
-                                       {"test/metadata.csv", "file_name,label\na.jpg,1\n"},
+                                       {"validation/metadata.csv", "file_name,label\na.jpg,0\n"},
+                               {"validation/a.jpg", "D"},
+                               {"test/metadata.csv", "file_name,label\na.jpg,1\n"},
                                        {"test/a.jpg", "C"}});
   const auto message = message_of([&] { read_image_dataset(at(scratch / "data.zip"), 0); });
   EXPECT_NE(message.find("data.zip/train/metadata.csv, row 4"), std::string::npos) << message;
