@@ -46,10 +46,11 @@ class SourceKnowledge {
   std::shared_ptr<train::LossTerm> replay(models::Model& model, bool head);
   /// What replay reads, after replay(); null without.
   features::Feed* replayed() { return replay_feed_.get(); }
-  /// The source's answers to `inputs`, for a model whose head reads `reads`; kept in `folder` unless stores are off. `feed`
-  /// is of the probe.
-  retain::Answers answers(const features::Feed& feed, const models::Reads& reads, const std::filesystem::path& folder,
-                          const features::StoreOptions& store);
+  /// Where the source's answers to `inputs` are kept, for a model whose head reads `reads`; "" where stores are off.
+  std::filesystem::path answers_file(const features::Inputs& inputs, const models::Reads& reads,
+                                     const std::filesystem::path& folder, const features::StoreOptions& store) const;
+  /// These answers, from `file` if they are there. `feed` is of the probe.
+  retain::Answers answers(const features::Feed& feed, const models::Reads& reads, const std::filesystem::path& file);
 
   /// The source's parameters and buffers by key; with its head when `head`.
   std::map<std::string, models::Tensor> weights(bool head) const;
