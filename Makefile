@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: help setup build test demo demo-images lint fresh asan interop bench-text clean
+.PHONY: help setup build test demo demo-images demo-decoder lint fresh asan interop bench-text clean
 
 export GRAFT_DEPS ?= $(CURDIR)/.deps
 export CCACHE_SLOPPINESS := pch_defines,time_macros,include_file_mtime,include_file_ctime
@@ -20,6 +20,7 @@ help:
 	@echo 'make test        builds and runs every test'
 	@echo 'make demo        a real transfer, from data to predictions, in a few minutes (DEMO_ARGS=--short: a tiny one)'
 	@echo 'make demo-images the same for images: Fashion-MNIST, first without labels (DEMO_ARGS=--short: a tiny one)'
+	@echo 'make demo-decoder  a LLaMA from nothing: prose, then Python, with samples (DEMO_ARGS=--short: a tiny one)'
 	@echo 'make lint        format, clang-tidy on what changed, include arrows, rustfmt'
 	@echo 'make asan        the tests that need no libtorch, under the address and undefined-behaviour sanitizers'
 	@echo 'make fresh       make test and make demo on a new Debian 12, as root and as a user'
@@ -42,6 +43,9 @@ demo: build
 
 demo-images: build
 	@scripts/demo_images $(DEMO_ARGS)
+
+demo-decoder: build
+	@scripts/demo_decoder $(DEMO_ARGS)
 
 lint:
 	@scripts/lint

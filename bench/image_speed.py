@@ -4,9 +4,11 @@ torchvision's loader, a training step beside timm, and a head phase of ten epoch
 
 usage: image_speed.py --photos DIR [--models resnet18 vit_tiny_patch16_224] [--parts decode step head]
 
-DIR holds images of any size below folders of classes; they are enlarged to 640 x 480 and written as JPEGs of quality 90 (once),
-half of them to a class `a`, half to `b`. Models are timm's with random weights, at 224 x 224. Both sides take turns, --rounds
-times, and the median counts.
+DIR holds images of any size below folders of classes. JPEGs with a short side of 256 or more are taken as they are; only what is
+smaller is enlarged to 640 x 480 and written as a JPEG of quality 90, and how many were is said. Half of them become a class `a`,
+half `b`. Models are timm's with random weights, at 224 x 224. Both sides take turns, --rounds times, and the median counts.
+Pixels are compared with the peer's before any speed is quoted. Each result stands beside its target, and the head phase beside
+what arithmetic allows: multiplications of ten passes over those of one, from the peer's count of them.
 """
 import argparse
 import json
@@ -16,17 +18,28 @@ import statistics
 from side_by_side import (BENCH, GRAFT, Results, events, fresh, peer_python, result_of, run, say, settings, stop, threads, wait_for_quiet)
 
 SIDE, BATCH, STEPS, EPOCHS = 224, 32, 6, 10
+TARGETS = {"graft": 1.3, "graft, fast_decode": 2.0, "step": 1.0, "head": 8.0}  # times the peer
+EQUAL = 1e-5  # of pixel values, which are computed in another order
 TRANSFORM = {"resize_size": SIDE * 8 // 7, "crop_size": SIDE, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "interpolation": "bilinear"}
 MAKE_PHOTOS = """
-import pathlib, sys
+import json, pathlib, shutil, sys
 from PIL import Image
+natural = 0
 photos, target, count = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3])
 files = sorted(p for p in photos.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
 for i in range(count):
+    file = files[i * len(files) // count]
+    image = Image.open(file)
+    as_it_is = image.format == "JPEG" and min(image.size) >= 256
+    natural += as_it_is
     split = "train" if i < count * 2 // 3 else "validation"
     for place in (target / "all" / "ab"[i % 2], target / "splits" / split / "ab"[i % 2]):
         place.mkdir(parents=True, exist_ok=True)
-        Image.open(files[i * len(files) // count]).convert("RGB").resize((640, 480), Image.BICUBIC).save(place / f"{i}.jpg", quality=90)
+        if as_it_is:
+            shutil.copy(file, place / f"{i}.jpg")
+        else:
+            image.convert("RGB").resize((640, 480), Image.BICUBIC).save(place / f"{i}.jpg", quality=90)
+(target / "about.json").write_text(json.dumps({"photos": count, "natural": natural}))
 """
 MAKE_MODEL = """
 import json, sys, timm
@@ -63,14 +76,20 @@ def decode(options, photos):
     preset.mkdir(parents=True, exist_ok=True)
     (preset / "transform.json").write_text(json.dumps(TRANSFORM))
     rates = {"graft": [], "graft, fast_decode": [], "peer": []}
+    pixels, equal, deviation = options.out / "pixels.safetensors", None, 0
     for _ in range(options.rounds):
         for side, more in ("graft", []), ("graft, fast_decode", ["--fast-decode"]):
-            ran = result_of(run([GRAFT, "preprocess", "--json", "--model", preset, "--outputs", options.out / "pixels.safetensors", *more, photos / "all"]).output)
+            ran = result_of(run([GRAFT, "preprocess", "--json", "--model", preset, "--outputs", pixels, *more, photos / "all"]).output)
             rates[side].append(ran["images"] / ran["seconds"])
+            deviation = ran.get("mean_deviation_in_levels", deviation)
+            if equal is None:
+                equal = result_of(run([peer_python(), BENCH / "peers/image_speed.py", "pixels", photos / "all", SIDE, pixels]).output)
+                if not equal["largest_difference"] <= EQUAL or equal["images"] != ran["images"]:
+                    stop(f"pixels differ by {equal['largest_difference']:.1e} from Pillow's and torchvision's; speeds would mean nothing")
         ran = result_of(run([peer_python(), BENCH / "peers/image_speed.py", "decode", photos / "all", SIDE]).output)
         rates["peer"].append(ran["images"] / ran["seconds"])
-    (options.out / "pixels.safetensors").unlink()
-    return {side: statistics.median(values) for side, values in rates.items()}
+    pixels.unlink()
+    return {"rates": {side: statistics.median(values) for side, values in rates.items()}, "pixels": equal, "fast_deviation": deviation}
 
 
 def trained(options, photos, name, recipe):
@@ -103,12 +122,17 @@ def step(options, photos, name):
 
 def head(options, photos, name):
     """Seconds of a head phase of ten epochs, the pass that fills graft's store included; what arithmetic allows beside it."""
-    ours, theirs = [], []
+    ours, theirs, counted = [], [], {}
     for _ in range(options.rounds):
         folder = trained(options, photos, name, {"finetune.head.epochs": EPOCHS, "finetune.head.min_epochs": EPOCHS, "finetune.full.when": "never"})
         ours.append(next(event for event in events(folder, "phase_end") if event["phase"] == "head")["seconds"])
-        theirs.append(result_of(run([peer_python(), BENCH / "peers/image_speed.py", "head", name, photos / "splits", EPOCHS, BATCH]).output)["seconds"])
-    return {"graft": statistics.median(ours), "peer": statistics.median(theirs), "bound": EPOCHS}
+        counted = result_of(run([peer_python(), BENCH / "peers/image_speed.py", "head", name, photos / "splits", EPOCHS, BATCH]).output)
+        theirs.append(counted["seconds"])
+    # Of an image: a pass through the network, and the classifier forward, three times that with its gradients.
+    whole, classifier, trained_on, judged = (counted[key] for key in ("forward", "classifier", "train", "validation"))
+    heads = EPOCHS * (3 * trained_on + judged) * classifier
+    bound = (EPOCHS * (trained_on + judged) * whole + heads) / ((trained_on + judged) * whole + heads)
+    return {"graft": statistics.median(ours), "peer": statistics.median(theirs), "bound": bound}
 
 
 def split_for_steps(photos):
@@ -148,16 +172,23 @@ def main():
             return measure()
         return results.part(name, measured)
     if "decode" in options.parts:
-        rates = part("decode", lambda: decode(options, photos))
+        about = json.loads((photos / "about.json").read_text())
+        print(f"{about['photos']} photos, {about['natural']} of them as they were taken, the others enlarged")
+        measured = part("decode", lambda: decode(options, photos))
+        rates = measured["rates"]
+        print(f"pixels of {measured['pixels']['images']} images differ by at most {measured['pixels']['largest_difference']:.1e} from Pillow's and torchvision's; "
+              f"fast_decode changes a sample by {measured['fast_deviation']:.2f} of 255 levels on average")
         for side, rate in rates.items():
-            print(f"decode  {side:22}{rate:9.1f} images/s   {rate / rates['peer']:.2f} of Pillow and torchvision")
+            target = f", target {TARGETS[side]:.1f}" if side in TARGETS else ""
+            print(f"decode  {side:22}{rate:9.1f} images/s   {rate / rates['peer']:.2f} of Pillow and torchvision{target}")
     for kind, measure in ("step", step), ("head", head):
         for name in options.models if kind in options.parts else ():
             part(f"{kind} {name}", lambda: measure(options, photos, name))
     for name, values in results.json["parts"].items():
         if name != "decode":
-            bound = f", bound {values['bound']}" if "bound" in values else ""
-            print(f"{name:32} graft {values['graft']:8.3f} s   peer {values['peer']:8.3f} s   {values['peer'] / values['graft']:.2f} times{bound}")
+            bound = f", arithmetic allows {values['bound']:.2f}" if "bound" in values else ""
+            print(f"{name:32} graft {values['graft']:8.3f} s   peer {values['peer']:8.3f} s   {values['peer'] / values['graft']:.2f} times, "
+                  f"target {TARGETS[name.split()[0]]:.1f}{bound}")
     say(f"written to {results.path}")
 
 

@@ -1,6 +1,7 @@
 // The commands that the launcher answers by itself, without libtorch.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -21,5 +22,14 @@ struct SourcesArguments {
 };
 /// graft sources: the selection tree, narrowed; with an id everything that is known of it.
 int sources_command(const SourcesArguments& arguments);
+
+struct TokenizerTrainingArguments {
+  std::vector<std::string> corpora, special_tokens;
+  std::string text = "text", out;
+  int64_t vocab_size = 8192;
+  bool json = false;
+};
+/// graft tokenize --train: learns a byte-level BPE from texts and writes its files. Returns the exit code.
+int train_tokenizer_command(const TokenizerTrainingArguments& arguments);
 
 }  // namespace graft::cli

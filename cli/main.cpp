@@ -29,7 +29,7 @@ struct Arguments {
   double temperature = 0, top_p = 1;
   bool stream = false;
   std::string sixteen_bit = "scale", mistakes;
-  std::string before, after, labels = "given", add;
+  std::string before, after, labels = "auto", add;
   int64_t examples = 1000;
   double decay = 1;
   bool fast_decode = false;
@@ -171,8 +171,25 @@ int launch(int argc, char** argv) {
   check.add_option("golden", a.golden, "safetensors with the reference's inputs, outputs and gradients")->required();
   check.add_option("--tolerance", a.tolerance, "of the largest value of a tensor");
   auto& tokenize = *app.add_subcommand(
-      "tokenize", "JSON lines with `text` (or `messages`, or `prompt` and `completion`) in, with `ids` out");
-  tokenize.add_option("--model", a.model, "model folder")->required();
+      "tokenize",
+      "JSON lines with `text` (or `messages`, or `prompt` and `completion`) in, with `ids` out; --train makes a "
+      "tokenizer");
+  auto* const tokenizer_of = tokenize.add_option("--model", a.model, "model folder");
+  graft::cli::TokenizerTrainingArguments learning;
+  auto* const learned_from =
+      tokenize
+          .add_option("--train", learning.corpora,
+                      "learn a byte-level BPE from this file or folder of texts (repeatable); they are held in memory")
+          ->take_all()
+          ->excludes(tokenizer_of);
+  for (auto* option : {tokenize.add_option("--vocab-size", learning.vocab_size, "--train: ids in all"),
+                       tokenize
+                           .add_option("--special", learning.special_tokens,
+                                       "--train: a special token beside <|endoftext|> (repeatable)")
+                           ->take_all(),
+                       tokenize.add_option("--text", learning.text, "--train: column of the text, in JSONL and CSV"),
+                       tokenize.add_option("--out", learning.out, "--train: folder for the tokenizer")})
+    option->needs(learned_from);
   graft::cli::CacheArguments cached;
   auto& cache = graft::cli::add_cache_command(app, cached);
   auto& preprocess = *app.add_subcommand("preprocess", "images in, the pixel values that a model sees out");
@@ -186,7 +203,8 @@ int launch(int argc, char** argv) {
 
   auto& retain = *app.add_subcommand("retain", "what a model still knows of its source, and how that is protected");
   retain.require_subcommand(1);
-  auto& measure = *retain.add_subcommand("measure", "what a tuned model lost of another: accuracy, agreement, drift");
+  auto& measure =
+      *retain.add_subcommand("measure", "what a tuned model lost of another: accuracy, agreement, drift, perplexity");
   measure.add_option("before", a.before, "the source's folder")->required();
   measure.add_option("after", a.after, "the folder of a model that was made from it")->required();
   auto& fisher =
@@ -195,12 +213,15 @@ int launch(int argc, char** argv) {
   fisher
       .add_option("--out", a.out, "safetensors to write; fisher.safetensors in the model's folder is found by itself")
       ->required();
-  fisher.add_option("--labels", a.labels, "given, or own: drawn from the model's outputs")
-      ->check(CLI::IsMember({"given", "own"}));
+  fisher
+      .add_option("--labels", a.labels,
+                  "given (of a corpus its tokens), or own: drawn from the model's outputs; auto: given with --data")
+      ->check(CLI::IsMember({"auto", "given", "own"}));
   fisher.add_option("--add", a.add, "file of earlier domains, whose Fisher is added");
   fisher.add_option("--decay", a.decay, "how much of the earlier domains' Fisher stays")->check(CLI::Range(0.0, 1.0));
   for (auto* command : {&measure, &fisher}) {
-    command->add_option("--data", a.data, "labelled examples of what the (first) model was trained for")->required();
+    command->add_option("--data", a.data, "labelled examples of what the (first) model was trained for");
+    command->add_option("--corpus", a.corpus, "general text, for a model with a language head: a file or folder");
     command->add_option("--examples", a.examples, "most examples that are used");
     command->add_option("--text", a.text, "column of the text");
     command->add_option("--pair", a.pair, "column of the second text");
@@ -252,6 +273,12 @@ int launch(int argc, char** argv) {
     wish.json = a.json;
     return graft::cli::pull_command(wish);
   }
+  if (tokenize.parsed() && !learning.corpora.empty()) {
+    learning.json = a.json;
+    return graft::cli::train_tokenizer_command(learning);
+  }
+  GRAFT_CHECK(usage, !tokenize.parsed() || !a.model.empty(),
+              "tokenize: give a model folder by --model, or texts to learn a tokenizer from by --train.");
   Json request{{"command", app.get_subcommands().front()->get_name()}, {"json", a.json}, {"quiet", a.quiet}};
   if (run.parsed() || adapt.parsed() || finetune.parsed()) {
     const auto purpose = adapt.parsed()      ? graft::run::Purpose::adapt
@@ -275,6 +302,7 @@ int launch(int argc, char** argv) {
                     {"max_length", a.max_length},
                     {"threads", a.threads},
                     {"data", a.data},
+                    {"corpus", a.corpus},
                     {"data_options", {{"text", a.text}, {"pair", a.pair}, {"label", a.label}}}});
   } else {
     request.update({{"model", a.model},

@@ -10,6 +10,10 @@ namespace graft::tests {
 
 fs::path fixture(const std::string& name) { return fs::path(GRAFT_TESTS_DIR) / name; }
 
+fs::path shared(const std::string& name) {
+  return fs::path(GRAFT_TESTS_DIR).parent_path().parent_path() / "shared" / name;
+}
+
 Scratch::Scratch() {
   std::string pattern = (fs::temp_directory_path() / "graft-test-XXXXXX").string();
   if (!mkdtemp(pattern.data())) throw std::runtime_error("no scratch folder: " + pattern);

@@ -11,6 +11,10 @@ namespace fs = std::filesystem;
 /// tests/<name>, for example fixture("parity/bert-mlm").
 fs::path fixture(const std::string& name);
 
+/// shared/<name> beside the repository: published weights and real data, which are not copied into it. A test that wants
+/// them is skipped, and says so, where they are not.
+fs::path shared(const std::string& name);
+
 /// An empty folder that goes away with the object.
 struct Scratch {
   Scratch();

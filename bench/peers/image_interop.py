@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """What graft trained on images and saved, transformers and timm load, with the same logits on random pixels.
 
-usage: image_interop.py GRAFT [MODEL ...]      exit 1 when a logit differs by more than 1e-5 of the largest
+usage: image_interop.py GRAFT [MODEL ...]      exit 1 when a logit differs by more than 1e-5 of the largest, 77 without the libraries
 
 Without MODEL the tiny models of tests/parity go through `graft finetune` on made-up images, and ViT of transformers and of
-timm through `graft adapt` (masked autoencoding; the result is a ViTMAEForPreTraining, and in timm a model without classes).
+timm and DINOv2 through `graft adapt` (masked autoencoding; the result is a ViTMAEForPreTraining, and in timm and DINOv2 a model
+without classes). Bare files load strictly into torchvision's and timm's classes, in the names that they came with.
 """
 import json
 import pathlib
@@ -17,10 +18,15 @@ import tempfile
 import warnings
 import zlib
 
-import timm
-import torch
-import transformers
-from safetensors.torch import load_file, save_file
+try:
+    import timm
+    import torch
+    import torchvision
+    import transformers
+    from safetensors.torch import load_file, save_file
+except ImportError as missing:
+    print(f"skipped: {missing}; make interop installs what is compared with")
+    sys.exit(77)
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -30,8 +36,10 @@ parity = pathlib.Path(__file__).resolve().parent.parent.parent / "tests/parity"
 scratch = pathlib.Path(tempfile.mkdtemp(prefix="graft-interop-"))
 FINETUNED = ["vit-hf-classifier", "vit-mae-pretraining", "rad-dino-classifier", "swin-classifier", "resnet-hf-basic", "resnet-hf-bottleneck",
              "efficientnet-hf-classifier", "vit-timm-token", "vit-timm-avg", "swin-timm", "resnet-timm-basic", "resnet-timm-bottleneck",
-             "efficientnet-timm-b0", "efficientnet-timm-tf-b0"]
-ADAPTED = ["vit-hf-classifier", "vit-mae-pretraining", "vit-timm-token"]
+             "efficientnet-timm-b0", "efficientnet-timm-tf-b0", "dinov2-swiglu", "vit-timm-registers", "vit-timm-gap-registers",
+             "vit-timm-swiglu", "resnet-timm-d", "resnext-timm", "efficientnet-torchvision", "vit-torchvision", "swin-torchvision", "swin-authors", "vit-mae-authors"]
+ADAPTED = ["vit-hf-classifier", "vit-mae-pretraining", "vit-timm-token", "rad-dino-model"]
+SIDES = {"swin-authors": 16}  # its code takes one size only
 SHORT = ["finetune.head.epochs=1", "finetune.head.min_epochs=1", "finetune.head.learning_rates=[1e-2]", "finetune.head.weight_decays=[0.01]",
          "finetune.head.verdict=false", "finetune.unfreeze.max_units=1", "finetune.unfreeze.epochs=1", "finetune.full.when=always",
          "finetune.full.epochs=1", "train.batch_size=8", "train.threads=1", "adapt.epochs=1", "adapt.head_epochs=0", "adapt.batch_size=8",
@@ -54,8 +62,13 @@ def made_up_images():
             png(scratch / "data" / split / "ab"[i % 2] / f"{i}.png", 40, draw)
 
 
+def config_of(folder):
+    file = folder / "config.json"
+    return json.loads((file if file.exists() else folder / "graft.json").read_text())
+
+
 def side_of(config):
-    return config["pretrained_cfg"]["input_size"][-1] if "architecture" in config else config.get("image_size", 64)
+    return config["pretrained_cfg"]["input_size"][-1] if "architecture" in config else config.get("image_size", 32 if "layout" in config else 64)
 
 
 def source_of(name):
@@ -63,8 +76,9 @@ def source_of(name):
     folder = scratch / "sources" / name
     if not folder.exists():
         shutil.copytree(parity / name / "model", folder)
-        config = json.loads((folder / "config.json").read_text())
-        if "architecture" not in config:
+        if not (folder / "config.json").exists():
+            (folder / "transform.json").write_text(json.dumps({"resize_size": SIDES.get(name, 32), "crop_size": SIDES.get(name, 32)}))
+        elif "architecture" not in (config := config_of(folder)):
             side = side_of(config)
             (folder / "preprocessor_config.json").write_text(json.dumps({
                 "image_processor_type": "ViTImageProcessor", "do_resize": True, "size": {"height": side, "width": side}, "resample": 2,
@@ -91,11 +105,42 @@ def timm_model(config, folder):
     return model
 
 
-def difference(folder):
+def bare_model(name, classes):
+    """What the authors of a bare file build for it, as in tests/parity/make_*.py."""
+    from torchvision.models.efficientnet import EfficientNet, MBConvConfig
+    from torchvision.models.swin_transformer import SwinTransformer
+    from torchvision.models.vision_transformer import VisionTransformer
+    if name == "vit-torchvision":
+        return VisionTransformer(image_size=32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=24, mlp_dim=48, num_classes=classes)
+    if name == "swin-torchvision":
+        return SwinTransformer(patch_size=[2, 2], embed_dim=8, depths=[2, 2, 2], num_heads=[2, 2, 4], window_size=[4, 4], mlp_ratio=2, num_classes=classes)
+    if name == "swin-authors":  # timm takes the authors' names
+        return timm.create_model("swin_tiny_patch4_window7_224", img_size=16, patch_size=2, window_size=4, embed_dim=8, depths=[2, 2], num_heads=[2, 4], mlp_ratio=2, num_classes=classes)
+    if name == "vit-mae-authors":  # fine-tuned as timm's ViT, as their own code does
+        return timm.create_model("vit_base_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, mlp_ratio=2, num_classes=classes)
+    if name == "efficientnet-torchvision":
+        def block(*arguments):
+            return MBConvConfig(*arguments, width_mult=0.125, depth_mult=0.5)
+        return EfficientNet([block(1, 3, 1, 32, 16, 1), block(6, 3, 2, 16, 24, 2), block(6, 5, 2, 24, 40, 2), block(6, 3, 2, 40, 80, 3),
+                             block(6, 5, 1, 80, 112, 3), block(6, 5, 2, 112, 96, 4), block(6, 3, 1, 96, 64, 1)], dropout=0.2, num_classes=classes)
+    sys.exit(f"{name}: no class is written down for it here")
+
+
+def loaded_bare(name, config, folder):
+    model, state = bare_model(name, config["num_classes"]), load_file(folder / "model.safetensors")
+    if name == "swin-authors":
+        state = timm.models.swin_transformer.checkpoint_filter_fn(state, model)
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    if unexpected or any("relative_position_index" not in key for key in missing):
+        sys.exit(f"{name}: missing {missing}, unexpected {unexpected}")
+    return model.eval()
+
+
+def difference(name, folder):
     """Of graft's logits and the library's, relative to the largest."""
-    config = json.loads((folder / "config.json").read_text())
+    config = config_of(folder)
     torch.manual_seed(1)
-    side, inputs = side_of(config), {}
+    side, inputs = SIDES.get(name, side_of(config)), {}
     pixels = inputs["pixel_values"] = torch.randn(4, 3, side, side)
     output = "logits"
     if "architecture" in config:
@@ -103,10 +148,16 @@ def difference(folder):
         forward = lambda: model(pixels)
         if config["num_classes"] == 0:
             output, forward = "forward_features", lambda: model.forward_features(pixels)
+    elif "layout" in config:
+        model = loaded_bare(name, config, folder)
+        forward = lambda: model(pixels)
     elif config["architectures"] == ["ViTMAEForPreTraining"]:
         model = transformers.ViTMAEForPreTraining.from_pretrained(folder).eval()
         noise = inputs["noise"] = torch.rand(4, (side // config["patch_size"]) ** 2)
         forward = lambda: model(pixel_values=pixels, noise=noise).logits
+    elif config["architectures"] == ["Dinov2Model"]:
+        model = transformers.AutoModel.from_pretrained(folder).eval()
+        output, forward = "last_hidden_state", lambda: model(pixel_values=pixels).last_hidden_state
     else:
         model = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
         forward = lambda: model(pixel_values=pixels).logits
@@ -119,16 +170,16 @@ def difference(folder):
 
 
 def main():
-    folders = [("", pathlib.Path(folder)) for folder in sys.argv[2:]]
+    folders = [("", "", pathlib.Path(folder)) for folder in sys.argv[2:]]
     if not folders:
         made_up_images()
-        folders = [(f"{name}, trained: ", ran("finetune", name, "--data", scratch / "data")) for name in FINETUNED]
-        folders += [(f"{name}, adapted: ", ran("adapt", name, "--corpus", scratch / "data/train")) for name in ADAPTED]
+        folders = [(name, "trained", ran("finetune", name, "--data", scratch / "data")) for name in FINETUNED]
+        folders += [(name, "adapted", ran("adapt", name, "--corpus", scratch / "data/train")) for name in ADAPTED]
     failures = 0
-    for name, folder in folders:
-        largest = difference(folder)
+    for name, how, folder in folders:
+        largest = difference(name, folder)
         failures += not largest <= 1e-5
-        print(f"{name or f'{folder}: '}logits differ by at most {largest:.1e} of the largest")
+        print(f"{f'{name}, {how}' if name else folder}: logits differ by at most {largest:.1e} of the largest")
     return failures
 
 

@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
 """The peer of image_speed.py: Pillow and torchvision's loader, and timm's models in a plain PyTorch loop.
 
-usage: image_speed.py decode FOLDER SIDE | step NAME FOLDER STEPS BATCH | head NAME FOLDER EPOCHS BATCH    one line of JSON
+usage: image_speed.py decode FOLDER SIDE | pixels FOLDER SIDE FILE | step NAME FOLDER STEPS BATCH | head NAME FOLDER EPOCHS BATCH    one line of JSON
 """
 import json
 import os
+import pathlib
 import sys
 import time
 
 import timm
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import datasets, transforms
 
 threads = len(os.sched_getaffinity(0))
@@ -31,6 +34,19 @@ def decode(folder, side):
     start = time.monotonic()
     count = sum(len(images) for images, _ in loader)
     return {"images": count, "seconds": time.monotonic() - start}
+
+
+def pixels(folder, side, file):
+    """The largest difference between the tensors of a file, by name, and this loader's."""
+    data, theirs = datasets.ImageFolder(folder, transform(side)), load_file(file)
+    largest = max((values - theirs[pathlib.Path(path).name]).abs().max().item() for (path, _), (values, _) in zip(data.samples, data))
+    return {"images": len(data), "largest_difference": largest}
+
+
+def multiplications(function):
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        function()
+    return counter.get_total_flops() / 2
 
 
 def batches_of(folder, batch, side=224):
@@ -72,13 +88,18 @@ def head(name, folder, epochs, batch):
         with torch.no_grad():
             for rows in torch.arange(len(judged)).split(batch):
                 model(judged[rows]).argmax(1).eq(truth[rows])
-    return {"seconds": time.monotonic() - start}
+    seconds = time.monotonic() - start
+    classes = classifier(torch.zeros(1, classifier.in_features)).numel()
+    return {"seconds": seconds, "train": len(images), "validation": len(judged), "forward": multiplications(lambda: model(images[:1])),
+            "classifier": classifier.in_features * classes}
 
 
 torch.set_num_threads(threads)
 kind, *rest = sys.argv[1:]
 if kind == "decode":
     result = decode(rest[0], int(rest[1]))
+elif kind == "pixels":
+    result = pixels(rest[0], int(rest[1]), rest[2])
 else:
     result = {"step": step, "head": head}[kind](rest[0], rest[1], int(rest[2]), int(rest[3]))
 print(json.dumps(result))

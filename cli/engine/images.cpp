@@ -26,11 +26,20 @@ Json preprocess_command(const Json& request) {
     return image;
   };
   const bool fast = request.at("fast_decode");
+  GRAFT_CHECK(usage, !fast || !p.bands, "--fast-decode: images of {} bands are always read whole; leave it out.",
+              p.channels());
   std::vector<std::vector<float>> values(names.size());
   std::vector<double> deviations(names.size());
   const auto started = std::chrono::steady_clock::now();
   parallel_for(names.size(), available_cores(), [&](int64_t i) {
-    const auto image = prepare(std::string(names.text(i)), fast);
+    const auto name = std::string(names.text(i));
+    if (p.bands) {
+      images.files->read(name, [&](std::string_view bytes) {
+        values[i] = data::band_values(p, bytes, name, data::DecodeOptions().pixel_limit);
+      });
+      return;
+    }
+    const auto image = prepare(name, fast);
     values[i].resize(3 * p.width() * p.height());
     data::normalise(p, image.samples.data(), values[i].data());
   });
@@ -48,12 +57,12 @@ Json preprocess_command(const Json& request) {
   io::TensorMap tensors;
   Json answer{{"images", names.size()},
               {"preprocessing", p.description()},
-              {"shape", {3, p.height(), p.width()}},
+              {"shape", {p.channels(), p.height(), p.width()}},
               {"seconds", seconds}};
   double deviation = 0;
   for (int64_t i = 0; i < names.size(); ++i) {
     const auto path = std::string(names.text(i)), name = data::fs::path(path).filename().string();
-    const std::vector<int64_t> shape{3, p.height(), p.width()};
+    const std::vector<int64_t> shape{p.channels(), p.height(), p.width()};
     tensors[uses[name] > 1 ? path : name] = {.dtype = io::DType::f32,
                                              .shape = shape,
                                              .strides = io::row_major(shape),
@@ -63,7 +72,7 @@ Json preprocess_command(const Json& request) {
   io::write_safetensors(request.at("outputs").get<std::string>(), tensors);
   if (fast) answer["mean_deviation_in_levels"] = deviation;
   if (!request.value("json", false)) {
-    fmt::print("{} images as [3, {}, {}] in {:.1f} s\n", names.size(), p.height(), p.width(), seconds);
+    fmt::print("{} images as [{}, {}, {}] in {:.1f} s\n", names.size(), p.channels(), p.height(), p.width(), seconds);
     if (fast) fmt::print("fast decoding changes a pixel by {:.2f} of 255 levels on average\n", deviation);
   }
   return answer;

@@ -18,6 +18,10 @@ retain::RetainOptions options_of(const Json& request, const models::Source& sour
   io::read_value(request.value("data_options", Json::object()), options.source_data, "data", mistakes);
   GRAFT_CHECK(usage, mistakes.empty(), "{}", listed(mistakes));
   options.source_data.task = models::task_of(source.config, *source.architecture).kind;
+  options.corpus = request.value("corpus", std::string());
+  GRAFT_CHECK(usage, options.corpus.empty() != request.value("data", std::string()).empty(),
+              "give --data (labelled examples of what the model was trained for) or, of a language model, --corpus "
+              "(general text): one of them.");
   options.examples = options.ewc.examples = request.at("examples");
   options.curve = false;  // nothing is chosen: all examples report
   return options;
@@ -33,15 +37,17 @@ Json measure(const Json& request) {
               "{} is of the family {}, {} of {}: one cannot have been made from the other.", before.folder.string(),
               before.architecture->model_type, after.folder.string(), after.architecture->model_type);
   auto options = options_of(request, before);
-  const auto file = request.at("data").get<std::string>();
-  (is_place(file) ? options.source_data.path : options.source_data.test) = file;
+  if (options.corpus.empty()) {
+    const auto file = request.at("data").get<std::string>();
+    (is_place(file) ? options.source_data.path : options.source_data.test) = file;
+  }
   report::Progress progress(request.value("quiet", false));
   run::SourceKnowledge knowledge(std::move(before), options, request.at("max_length"), {}, kSeed, progress);
-  knowledge.compare_on_source_data();
+  if (options.corpus.empty()) knowledge.compare_on_source_data();
   const auto task = models::task_of(after.config, *after.architecture);
   const auto tuned = models::load(after, task, kSeed).model;
-  const bool same_head =
-      task.kind == knowledge.task().kind && models::label_names(after.config) == knowledge.label_names();
+  const bool same_head = task.kind == knowledge.task().kind &&
+                         (!options.corpus.empty() || models::label_names(after.config) == knowledge.label_names());
   Json answer{{"before", knowledge.original()}, {"after", knowledge.measure(*tuned, same_head)}};
   if (!request.value("json", false))
     fmt::print("before  {}\nafter   {}\n", run::retained_text(answer["before"], answer["before"]),
@@ -54,8 +60,10 @@ Json fisher(const Json& request) {
   auto options = options_of(request, source);
   options.ewc.strength = 1;
   options.ewc.labels = request.at("labels");
-  const auto file = request.at("data").get<std::string>();
-  (is_place(file) ? options.source_data.path : options.source_data.train) = file;
+  if (options.corpus.empty()) {
+    const auto file = request.at("data").get<std::string>();
+    (is_place(file) ? options.source_data.path : options.source_data.train) = file;
+  }
   report::Progress progress(request.value("quiet", false));
   run::SourceKnowledge knowledge(std::move(source), options, request.at("max_length"), {}, kSeed, progress);
   auto anchors = knowledge.fisher(nullptr);

@@ -97,6 +97,9 @@ void print_result(const Json& result) {
                adapted["before"][measure].get<double>(), perplexity ? 2 : 4, adapted["after"][measure].get<double>(),
                perplexity ? 2 : 4);
   }
+  if (result.contains("adapt") && result["adapt"].contains("retained"))
+    fmt::print("kept of the source: {}\n",
+               run::retained_text(result["adapt"]["retained"]["after"], result["adapt"]["retained"]["source"]));
   if (result.contains("finetune")) {
     const auto& f = result["finetune"];
     if (f.contains("verdict"))

@@ -33,7 +33,8 @@ std::unique_ptr<train::Phase> Adaptation::phase() const {
   plan.metric = "loss";
   if (objective_.settings) objective_.settings(head_alone_, plan);
   plan.start_metric = result_.at(head_alone_ ? "random_head" : "before").at("loss").get<double>();
-  return std::make_unique<train::Phase>(model_, plan, training_, *objective_.training, *objective_.held_out, seed_);
+  return std::make_unique<train::Phase>(model_, plan, training_, *objective_.training, *objective_.held_out, seed_,
+                                        head_alone_ ? decltype(hooks_.terms){} : hooks_.terms);
 }
 
 Json Adaptation::measured(double loss) const {
@@ -122,6 +123,8 @@ void Adaptation::run() {
   run_phase("adapt");
   result_["after"] = measured(phase_->state().best);
   result_["best_epoch"] = phase_->state().best_epoch;
+  if (hooks_.retained)
+    if (const auto kept = hooks_.retained(); !kept.empty()) result_["retained"] = kept;
   auto entry = result_;
   entry["phase"] = "adapt";
   entry["seconds"] = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();

@@ -15,6 +15,8 @@ using Tensors = std::map<std::string, train::Tensor>;
 struct Hooks {
   std::function<void(const std::string& event, Json fields)> journal;
   std::function<void(const Json& state, const Tensors& tensors, bool must)> save;
+  std::vector<std::shared_ptr<train::LossTerm>> terms = {};  // beside the objective's loss, where everything learns
+  std::function<Json()> retained = {};                       // at the end: what the source still knows
   report::Progress* progress = nullptr;
 };
 

@@ -53,7 +53,7 @@ MaskedImages::MaskedImages(models::Model& model, const features::Inputs& images,
 }
 
 void MaskedImages::expect(const std::vector<int64_t>& examples, uint64_t epoch) const {
-  if (epoch != train::kEvaluation) images_.expect(examples, epoch + 1);
+  images_.expect(examples, epoch == train::kEvaluation ? 0 : epoch + 1);
 }
 
 std::map<std::string, train::Activations> MaskedImages::enter(const std::vector<int64_t>& examples,
@@ -114,6 +114,7 @@ Objective masked_images(models::Model& model, std::shared_ptr<features::Inputs> 
   objective.settings = [options](bool head_alone, train::PhasePlan& plan) {
     use_paper_settings(options, head_alone, plan);
   };
+  if (preprocessing.bands) return objective;  // nothing shows many bands
   objective.write_samples = [&model, held_out, judged, preprocessing](const std::filesystem::path& folder) {
     const torch::NoGradGuard no_grad;
     model.unfreeze_only(model.all_groups());

@@ -37,7 +37,8 @@ void check_sides(const Objective& objective, const AdaptOptions& options) {
   GRAFT_CHECK(data, objective.training->size() > 0, "{}: holds no document to train on; give more text.",
               options.corpus);
   GRAFT_CHECK(data, objective.held_out->size() > 0,
-              "{}: {} documents are too few to hold any out; give more text, or raise adapt.held_out_fraction.",
+              "{}: {} documents are too few to hold any out; give more text, or raise the fraction that is held "
+              "out (adapt.held_out_fraction, retain.corpus_held_out).",
               options.corpus, objective.counts["documents"].get<int64_t>());
 }
 
@@ -52,13 +53,14 @@ Objective masked(models::Model& model, const data::Tokenizer& tokenizer, int64_t
   Objective objective{.name = "masked_lm", .corpus = corpus};
   objective.counts = read_documents(
       options, [&](const auto& documents, bool held) { pack(tokenizer, documents, max_length, corpus->sides[held]); });
-  objective.training = std::make_shared<MaskedLm>(model, corpus->sides[0], corpus->rules, seed);
-  objective.held_out = std::make_shared<MaskedLm>(model, corpus->sides[1], corpus->rules, seed);
+  objective.stream_on = [corpus, seed](models::Model& other, bool held) {
+    return std::make_shared<MaskedLm>(other, corpus->sides[held], corpus->rules, seed);
+  };
   return objective;
 }
 
-Objective causal(models::Model& model, const data::Tokenizer& tokenizer, const AdaptOptions& options,
-                 int64_t max_length, uint64_t seed, const data::LanguageOptions& language) {
+Objective causal(const data::Tokenizer& tokenizer, const AdaptOptions& options, int64_t max_length, uint64_t seed,
+                 const data::LanguageOptions& language) {
   struct Corpus {
     PackedSequences sides[2];
   };
@@ -71,8 +73,9 @@ Objective causal(models::Model& model, const data::Tokenizer& tokenizer, const A
     pack_documents(tokenizer, documents, corpus->sides[held], held ? nullptr : &middle, count[held]);
     count[held] += documents.size();
   });
-  objective.training = std::make_shared<CausalLm>(model, corpus->sides[0]);
-  objective.held_out = std::make_shared<CausalLm>(model, corpus->sides[1]);
+  objective.stream_on = [corpus](models::Model& other, bool held) {
+    return std::make_shared<CausalLm>(other, corpus->sides[held]);
+  };
   return objective;
 }
 
@@ -81,8 +84,10 @@ Objective causal(models::Model& model, const data::Tokenizer& tokenizer, const A
 Objective read_objective(const std::string& name, models::Model& model, const data::Tokenizer& tokenizer,
                          int64_t vocab_size, const AdaptOptions& options, int64_t max_length, uint64_t seed,
                          const data::LanguageOptions& language) {
-  auto objective = name == "causal_lm" ? causal(model, tokenizer, options, max_length, seed, language)
+  auto objective = name == "causal_lm" ? causal(tokenizer, options, max_length, seed, language)
                                        : masked(model, tokenizer, vocab_size, options, max_length, seed);
+  objective.training = objective.stream_on(model, false);
+  objective.held_out = objective.stream_on(model, true);
   check_sides(objective, options);
   objective.counts["sequences"] = objective.training->size();
   objective.title = fmt::format("{} language modelling", name == "causal_lm" ? "causal" : "masked");

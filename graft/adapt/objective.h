@@ -15,6 +15,8 @@ struct Objective {
   Json counts;                  // documents, held_out_documents, sequences; images, held_out_images
   std::string title, material;  // for people: "masked language modelling", "200 documents in 31 sequences"
   bool perplexity = true;       // the exponential of the loss means something
+  /// The same corpus as a stream for another model of the family; empty for images.
+  std::function<std::shared_ptr<train::Stream>(models::Model& model, bool held_out)> stream_on = {};
   /// What the objective's paper trains a phase with; empty: the recipe's settings.
   std::function<void(bool head_alone, train::PhasePlan& plan)> settings = {};
   /// Writes what the model makes of some held-out examples, for people to look at; may be empty.

@@ -212,12 +212,16 @@ void append(Intake& intake, RowIntake::One&& one, const DataOptions& options, in
 }  // namespace
 
 Intake read_examples(const fs::path& file, const DataOptions& options, LabelNames& labels, GroupNames& groups,
-                     SkippedRows& skipped) {
+                     SkippedRows& skipped, const std::string* content) {
   Intake intake;
   const auto bad_rows = options.bad_rows == "skip" ? BadRows::skip : BadRows::stop;
-  auto here = for_each_row(file, bad_rows, [&](const Row& row) {
-    append(intake, RowIntake{file, options, labels, groups, row}.read(), options, row.number);
-  });
+  constexpr int64_t kLongestRow = 10'000'000;
+  auto here = for_each_row(
+      file, bad_rows,
+      [&](const Row& row) {
+        append(intake, RowIntake{file, options, labels, groups, row}.read(), options, row.number);
+      },
+      kLongestRow, content);
   GRAFT_CHECK(data, intake.examples.size() > 0, "{}: {}", file.string(),
               here.count ? fmt::format("none of the {} rows can be used; the first: {}", here.count, here.first.front())
                          : std::string("there are no rows; give a file with examples"));

@@ -20,9 +20,9 @@ struct GroupNames {
   std::vector<std::string> names;
 };
 
-/// Reads a file; skipped rows are added to `skipped`. Kind::data when no row of it can be used.
+/// Reads a file, or the `content` of one in an archive; skipped rows are added to `skipped`. Kind::data when no row of it can be used.
 Intake read_examples(const fs::path& file, const DataOptions& options, LabelNames& labels, GroupNames& groups,
-                     SkippedRows& skipped);
+                     SkippedRows& skipped, const std::string* content = nullptr);
 
 /// How splits are found and read, where they are not files of text (images, graft/data/images).
 struct Reading {

@@ -13,6 +13,8 @@ class ByteReader {
 
   /// Skips a UTF-8 byte-order mark; Kind::data for a missing file and for UTF-16.
   explicit ByteReader(const fs::path& file);
+  /// What an archive holds under that name.
+  ByteReader(const fs::path& file, std::string content);
   int peek() { return at_ < size_ || fill() ? static_cast<unsigned char>(buffer_[at_]) : kEnd; }
   int next() {
     const int byte = peek();
@@ -27,9 +29,10 @@ class ByteReader {
 
  private:
   bool fill();
+  void begin();
 
   fs::path file_;
-  std::ifstream in_;
+  std::unique_ptr<std::istream> in_;
   std::vector<char> buffer_;
   size_t at_ = 0, size_ = 0;
   int64_t line_ = 1;

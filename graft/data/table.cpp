@@ -2,29 +2,40 @@
 
 #include <algorithm>
 #include <cstring>
+#include <sstream>
 
 #include "graft/core/error.h"
 #include "graft/data/rows_in.h"
 
 namespace graft::data {
 
-ByteReader::ByteReader(const fs::path& file) : file_(file), in_(file, std::ios::binary), buffer_(1 << 18) {
+ByteReader::ByteReader(const fs::path& file)
+    : file_(file), in_(std::make_unique<std::ifstream>(file, std::ios::binary)), buffer_(1 << 18) {
   GRAFT_CHECK(data, fs::exists(file), "{}: there is no such file; check the path", file.string());
-  GRAFT_CHECK(data, fs::is_regular_file(file) && in_, "{}: cannot be read as a file; check its kind and permissions",
+  GRAFT_CHECK(data, fs::is_regular_file(file) && *in_, "{}: cannot be read as a file; check its kind and permissions",
               file.string());
+  begin();
+}
+
+ByteReader::ByteReader(const fs::path& file, std::string content)
+    : file_(file), in_(std::make_unique<std::istringstream>(std::move(content))), buffer_(1 << 18) {
+  begin();
+}
+
+void ByteReader::begin() {
   fill();
   const std::string_view start(buffer_.data(), size_);
   GRAFT_CHECK(data, !start.starts_with("\xff\xfe") && !start.starts_with("\xfe\xff"),
               "{}: expected UTF-8, found UTF-16 (byte-order mark); convert it: iconv -f UTF-16 -t UTF-8",
-              file.string());
+              file_.string());
   if (start.starts_with("\xef\xbb\xbf")) at_ = 3;
 }
 
 bool ByteReader::fill() {
-  in_.read(buffer_.data(), static_cast<std::streamsize>(buffer_.size()));
+  in_->read(buffer_.data(), static_cast<std::streamsize>(buffer_.size()));
   at_ = 0;
-  size_ = static_cast<size_t>(in_.gcount());
-  GRAFT_CHECK(disk, !in_.bad(), "{}: reading failed after line {}; check the disk", file_.string(), line_);
+  size_ = static_cast<size_t>(in_->gcount());
+  GRAFT_CHECK(disk, !in_->bad(), "{}: reading failed after line {}; check the disk", file_.string(), line_);
   return size_ > 0;
 }
 
@@ -111,12 +122,13 @@ void read_json_lines(ByteReader& bytes, RowGuard& guard, const UseRow& use) {
   }
 }
 
-SkippedRows for_each_row(const fs::path& file, BadRows bad_rows, const UseRow& use, int64_t max_row_bytes) {
+SkippedRows for_each_row(const fs::path& file, BadRows bad_rows, const UseRow& use, int64_t max_row_bytes,
+                         const std::string* content) {
   auto extension = file.extension().string();
   std::transform(extension.begin(), extension.end(), extension.begin(),
                  [](unsigned char c) { return std::tolower(c); });
   RowGuard guard(file, bad_rows, max_row_bytes);
-  ByteReader bytes(file);
+  auto bytes = content ? ByteReader(file, *content) : ByteReader(file);
   if (extension == ".jsonl" || extension == ".ndjson" || extension == ".json") {
     read_json_lines(bytes, guard, use);
   } else if (extension == ".csv" || extension == ".tsv") {

@@ -34,8 +34,9 @@ struct SkippedRows {
 /// A row that is not UTF-8, not JSON, has another number of cells than the header, or is longer than `max_row_bytes`
 /// is an error "file, row N, column C: ..." or counted, by `bad_rows`. UTF-16 files are named as such. A quote that is never
 /// closed is always an error, with the line where it opens: the rows behind it cannot be told apart. Empty lines are passed over.
+/// `content`: what the file holds, where it is one in an archive.
 SkippedRows for_each_row(const fs::path& file, BadRows bad_rows, const std::function<void(const Row&)>& use,
-                         int64_t max_row_bytes = 10'000'000);
+                         int64_t max_row_bytes = 10'000'000, const std::string* content = nullptr);
 
 /// Throws Kind::data: "file, row N, column `C`: sentence".
 [[noreturn]] void fail_row(const fs::path& file, int64_t row, const std::string& column, const std::string& sentence);

@@ -43,6 +43,12 @@ models::Activations Feed::enter(const std::string& chain, int64_t boundary, cons
   return model_.forward(chain, 0, boundary, with_upstream(0, std::move(x)), reads);
 }
 
+bool Feed::stored_up_to(const std::string& chain, int64_t boundary) const {
+  for (; boundary > 0; --boundary)
+    if (stored(chain, boundary)) return true;
+  return false;
+}
+
 int64_t Feed::rows(const std::string& chain, int64_t boundary, int64_t example) const {
   const auto found = stores_.find({chain, boundary});
   return found == stores_.end() ? inputs_.rows(chain, example) : found->second.length(example);

@@ -23,6 +23,8 @@ class Feed {
   /// Rows that an example costs behind the boundary, for batches of like length.
   int64_t rows(const std::string& chain, int64_t boundary, int64_t example) const;
   bool stored(const std::string& chain, int64_t boundary) const { return stores_.contains({chain, boundary}); }
+  /// Whether entering there reads a store, this one or one before it, and no inputs.
+  bool stored_up_to(const std::string& chain, int64_t boundary) const;
   const Inputs& inputs() const { return inputs_; }
 
  private:

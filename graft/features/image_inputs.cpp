@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <map>
 #include <numeric>
 
@@ -47,6 +48,7 @@ data::Image ImageInputs::decoded(const std::string& name, bool fast) const {
     const auto sixteen = options_.sixteen_bit == "saturate" ? data::SixteenBit::saturate : data::SixteenBit::scale;
     image = data::three_bands(preprocessing_, data::decode_image(bytes, name, options), sixteen);
   });
+  data::check_side(image.width, image.height, least_side_, name);
   return image;
 }
 
@@ -60,6 +62,17 @@ data::Image ImageInputs::prepared(const data::Image& decoded, const std::string&
   if (copy == 0) return data::prepared(preprocessing_, decoded, name);
   return data::augmented(decoded, preprocessing_, *augment_,
                          seed_of(seed_, {"stored view"}, {static_cast<uint64_t>(copy), static_cast<uint64_t>(row)}));
+}
+
+std::vector<uint8_t> ImageInputs::kept(const std::string& name, int64_t row, int64_t copy) const {
+  if (!preprocessing_.bands)
+    return prepared(decoded(name, options_.fast_decode && copy == 0), name, row, copy).samples;
+  std::vector<float> values;
+  files_->read(name, [&](std::string_view bytes) {
+    values = data::band_values(preprocessing_, bytes, name, options_.pixel_limit, least_side_);
+  });
+  const auto* bytes = reinterpret_cast<const uint8_t*>(values.data());
+  return {bytes, bytes + values.size() * sizeof(float)};
 }
 
 std::vector<int64_t> ImageInputs::add(std::shared_ptr<const data::ImageFiles> files, const data::Ragged<char>& names,
@@ -78,11 +91,18 @@ ImageInputs::Added ImageInputs::add_all(const std::vector<ImageInputs*>& several
   std::vector<Sha256> hashes(several.size());
   for (size_t k = 0; k < several.size(); ++k) {
     auto& one = *several[k];
+    const auto& preprocessing = one.preprocessing_;
     GRAFT_ASSERT(one.size() == 0, "images are added once");
+    GRAFT_CHECK(usage, !augment || !preprocessing.bands,
+                "images.augment: views are drawn of images with three channels; this model takes {}. Leave it out.",
+                preprocessing.channels());
     one.files_ = files;
-    const double bytes = 3.0 * static_cast<double>(one.preprocessing_.width() * one.preprocessing_.height() * total);
+    const double sample_bytes = preprocessing.bands ? sizeof(float) : 1;
+    const double bytes = sample_bytes * static_cast<double>(preprocessing.channels() * preprocessing.width() *
+                                                            preprocessing.height() * total);
     one.cached_ = bytes <= one.options_.cache_gb * 1e9;
-    hashes[k].update(one.preprocessing_.value.data(), sizeof one.preprocessing_.value);
+    if (preprocessing.bands) hashes[k].update(preprocessing.description().dump());
+    else hashes[k].update(preprocessing.value.data(), sizeof preprocessing.value);
   }
   std::vector<int64_t> wanted(names.size());
   std::iota(wanted.begin(), wanted.end(), 0);
@@ -91,7 +111,9 @@ ImageInputs::Added ImageInputs::add_all(const std::vector<ImageInputs*>& several
   for (int64_t copy = 0; copy < copies; ++copy) {
     // Which of the preparations decode alike.
     std::map<std::string, std::vector<size_t>> alike;
-    for (size_t k = 0; k < several.size(); ++k) alike[several[k]->decoding(copy)].push_back(k);
+    std::vector<size_t> of_bands;
+    for (size_t k = 0; k < several.size(); ++k)
+      (several[k]->preprocessing_.bands ? of_bands : alike[several[k]->decoding(copy)]).push_back(k);
     std::vector<int64_t> good;
     for (int64_t start = 0; start < static_cast<int64_t>(wanted.size()); start += kPiece) {
       const auto count = std::min(kPiece, static_cast<int64_t>(wanted.size()) - start);
@@ -105,7 +127,14 @@ ImageInputs::Added ImageInputs::add_all(const std::vector<ImageInputs*>& several
             const auto& first = *several[members.front()];
             const auto decoded = first.decoded(name, first.options_.fast_decode && copy == 0);
             ++decoded_count;
-            for (const auto k : members) images[k][i] = several[k]->prepared(decoded, name, row, copy);
+            for (const auto k : members) {
+              data::check_side(decoded.width, decoded.height, several[k]->least_side_, name);
+              images[k][i] = several[k]->prepared(decoded, name, row, copy).samples;
+            }
+          }
+          for (const auto k : of_bands) {
+            images[k][i] = several[k]->kept(name, row, copy);
+            ++decoded_count;
           }
         } catch (const Error& e) {
           if (e.kind != Kind::data || bad_rows == data::BadRows::stop || copy > 0) throw;
@@ -120,7 +149,7 @@ ImageInputs::Added ImageInputs::add_all(const std::vector<ImageInputs*>& several
         }
         for (size_t k = 0; k < several.size(); ++k) {
           auto& one = *several[k];
-          const auto& samples = images[k][i].samples;
+          const auto& samples = images[k][i];
           hashes[k].update(samples.data(), samples.size());
           if (one.cached_) one.pixels_.push_back({reinterpret_cast<const char*>(samples.data()), samples.size()});
           one.names_.push_back(names[wanted[start + i]]);
@@ -141,6 +170,7 @@ ImageInputs::Added ImageInputs::add_all(const std::vector<ImageInputs*>& several
 
 double ImageInputs::fast_decode_deviation(int64_t count) const {
   double sum = 0, samples = 0;
+  if (preprocessing_.bands) return 0;  // they are always read whole
   for (int64_t i = 0; i < std::min(count, size()); ++i) {
     const auto name = std::string(names_.text(i));
     const auto fast = data::prepared(preprocessing_, decoded(name, true), name),
@@ -151,52 +181,76 @@ double ImageInputs::fast_decode_deviation(int64_t count) const {
   return samples > 0 ? sum / samples : 0;
 }
 
+std::vector<uint8_t> ImageInputs::plain(int64_t example) const {
+  if (cached_) return {pixels_[example].begin(), pixels_[example].end()};
+  return kept(std::string(names_.text(example)), rows_and_copies_[example].first, rows_and_copies_[example].second);
+}
+
 data::Image ImageInputs::image(int64_t example) const {
-  if (!cached_) {
-    const std::string name(names_.text(example));
-    const auto [row, copy] = rows_and_copies_[example];
-    return prepared(decoded(name, options_.fast_decode && copy == 0), name, row, copy);
-  }
+  GRAFT_CHECK(usage, !preprocessing_.bands, "images of {} bands cannot be shown; leave the sheet of images out.",
+              preprocessing_.channels());
   data::Image image(preprocessing_.width(), preprocessing_.height(), 3);
-  std::copy(pixels_[example].begin(), pixels_[example].end(), image.samples.begin());
+  image.samples = plain(example);
   return image;
 }
 
 models::Activations ImageInputs::batch_of(const std::vector<const uint8_t*>& samples) const {
-  const auto B = static_cast<int64_t>(samples.size()), H = preprocessing_.height(), W = preprocessing_.width();
-  const auto values = torch::empty({B, 3, H, W});
+  const auto B = static_cast<int64_t>(samples.size()), H = preprocessing_.height(), W = preprocessing_.width(),
+             C = preprocessing_.channels();
+  const auto values = torch::empty({B, C, H, W});
   auto* out = values.data_ptr<float>();
   at::parallel_for(0, B, 8, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) data::normalise(preprocessing_, samples[i], out + i * 3 * H * W);
+    for (int64_t i = begin; i < end; ++i)
+      if (preprocessing_.bands) std::memcpy(out + i * C * H * W, samples[i], C * H * W * sizeof(float));
+      else data::normalise(preprocessing_, samples[i], out + i * C * H * W);
   });
   models::Activations batch;
   batch.kept["pixel_values"] = {values.to(device_), std::vector<int64_t>(B, 1)};
   return batch;
 }
 
+const uint8_t* ImageInputs::made_ahead(int64_t example, uint64_t view) const {
+  for (const auto& ahead : ahead_) {
+    const auto place = std::find(ahead.examples.begin(), ahead.examples.end(), example);
+    if (ahead.view == view && place != ahead.examples.end())
+      return ahead.images.get()[place - ahead.examples.begin()].data();
+  }
+  return nullptr;
+}
+
 models::Activations ImageInputs::batch(const std::string&, const std::vector<int64_t>& examples) const {
-  std::vector<const uint8_t*> samples;
+  std::vector<const uint8_t*> samples(examples.size());
   Images images(cached_ ? 0 : examples.size());
-  parallel_for(images.size(), available_cores(), [&](int64_t i) { images[i] = image(examples[i]); });
-  for (size_t i = 0; i < examples.size(); ++i)
-    samples.push_back(cached_ ? reinterpret_cast<const uint8_t*>(pixels_[examples[i]].data())
-                              : images[i].samples.data());
+  if (cached_)
+    for (size_t i = 0; i < examples.size(); ++i)
+      samples[i] = reinterpret_cast<const uint8_t*>(pixels_[examples[i]].data());
+  else
+    for (size_t i = 0; i < examples.size(); ++i) samples[i] = made_ahead(examples[i], 0);
+  parallel_for(images.size(), available_cores(), [&](int64_t i) {
+    if (samples[i]) return;
+    images[i] = plain(examples[i]);
+    samples[i] = images[i].data();
+  });
   return batch_of(samples);
 }
 
-data::Image ImageInputs::viewed(int64_t example, uint64_t view) const {
+std::vector<uint8_t> ImageInputs::viewed(int64_t example, uint64_t view) const {
   const auto name = std::string(names_.text(example));
   // What is drawn depends on the image's place in the data, not on which batch or thread it comes in.
   return data::augmented(decoded(name, false), preprocessing_, *augment_,
-                         seed_of(seed_, {"augment"}, {view, static_cast<uint64_t>(example)}));
+                         seed_of(seed_, {"augment"}, {view, static_cast<uint64_t>(example)}))
+      .samples;
 }
 
 void ImageInputs::expect(const std::vector<int64_t>& examples, uint64_t view) const {
-  if (!augment_ || view == 0) return;
+  const bool unchanged = !augment_ || view == 0;
+  if (unchanged && cached_) return;
+  if (unchanged) view = 0;
   if (ahead_.size() > 1) ahead_.erase(ahead_.begin());
-  const auto made = [this, examples, view] {
+  const auto made = [this, examples, view, unchanged] {
     Images images(examples.size());
-    parallel_for(images.size(), available_cores(), [&](int64_t i) { images[i] = viewed(examples[i], view); });
+    parallel_for(images.size(), available_cores(),
+                 [&](int64_t i) { images[i] = unchanged ? plain(examples[i]) : viewed(examples[i], view); });
     return images;
   };
   ahead_.push_back({examples, view, std::async(std::launch::async, made).share()});
@@ -208,16 +262,12 @@ models::Activations ImageInputs::batch_view(const std::string& chain, const std:
   std::vector<const uint8_t*> samples(examples.size());
   std::vector<int64_t> missing;
   for (size_t i = 0; i < examples.size(); ++i) {
-    for (const auto& ahead : ahead_) {
-      const auto place = std::find(ahead.examples.begin(), ahead.examples.end(), examples[i]);
-      if (ahead.view == view && place != ahead.examples.end())
-        samples[i] = ahead.images.get()[place - ahead.examples.begin()].samples.data();
-    }
+    samples[i] = made_ahead(examples[i], view);
     if (!samples[i]) missing.push_back(static_cast<int64_t>(i));
   }
   Images made(missing.size());
   parallel_for(missing.size(), available_cores(), [&](int64_t k) { made[k] = viewed(examples[missing[k]], view); });
-  for (size_t k = 0; k < missing.size(); ++k) samples[missing[k]] = made[k].samples.data();
+  for (size_t k = 0; k < missing.size(); ++k) samples[missing[k]] = made[k].data();
   auto result = batch_of(samples);
   data::Box box;
   if (const auto blend = drawn_blend(examples, view, box)) {

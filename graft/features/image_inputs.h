@@ -1,4 +1,4 @@
-// Images as inputs of an image chain: slot "pixel_values", (B, 3, H, W) with a length of 1 each.
+// Images as inputs of an image chain: slot "pixel_values", (B, 3, H, W) with a length of 1 each; of many bands as many channels.
 #pragma once
 
 #include <functional>
@@ -46,6 +46,8 @@ class ImageInputs final : public Inputs {
   std::string hash() const override { return hash_; }
   /// Before add(): random views of the images, seeded by `seed`, the view and the example; else views are the plain images.
   void augment(const data::AugmentOptions& options, uint64_t seed) { augment_ = options, seed_ = seed; }
+  /// Before add(): images with a side below this are refused; one patch of the model, for example.
+  void least_side(int64_t pixels) { least_side_ = pixels; }
   models::Activations batch_view(const std::string& chain, const std::vector<int64_t>& examples,
                                  uint64_t view) const override;
   std::optional<Blend> blend(const std::vector<int64_t>& examples, uint64_t view) const override;
@@ -53,11 +55,11 @@ class ImageInputs final : public Inputs {
 
   /// How far fast decoding moves a sample on average, in levels of 255, over the first `count` examples.
   double fast_decode_deviation(int64_t count) const;
-  /// The prepared image, 8 bits.
+  /// The prepared image, 8 bits. Kind::usage for models of other than three channels: nothing shows their bands.
   data::Image image(int64_t example) const;
 
  private:
-  using Images = std::vector<data::Image>;
+  using Images = std::vector<std::vector<uint8_t>>;  // as kept: 8-bit samples, or float32 values of many bands
   struct Ahead {
     std::vector<int64_t> examples;
     uint64_t view = 0;
@@ -70,7 +72,12 @@ class ImageInputs final : public Inputs {
   std::string decoding(int64_t copy) const;
   /// The plain image, or one of the further views that stay.
   data::Image prepared(const data::Image& decoded, const std::string& name, int64_t row, int64_t copy) const;
-  data::Image viewed(int64_t example, uint64_t view) const;
+  /// The same of a file, as it is kept: 8-bit samples, or the values of many bands.
+  std::vector<uint8_t> kept(const std::string& name, int64_t row, int64_t copy) const;
+  std::vector<uint8_t> viewed(int64_t example, uint64_t view) const;
+  std::vector<uint8_t> plain(int64_t example) const;
+  /// What expect() had made of a view (0: the plain images); null where it was not asked for.
+  const uint8_t* made_ahead(int64_t example, uint64_t view) const;
   models::Activations batch_of(const std::vector<const uint8_t*>& samples) const;
 
   torch::Device device_;
@@ -79,11 +86,12 @@ class ImageInputs final : public Inputs {
   std::shared_ptr<const data::ImageFiles> files_;
   data::Ragged<char> names_;
   std::vector<std::pair<int64_t, int64_t>> rows_and_copies_;  // of each example: row of add()'s names, and which view
-  data::Ragged<char> pixels_;  // prepared images, unless they are more than options.cache_gb
+  data::Ragged<char> pixels_;  // prepared images, as kept, unless they are more than options.cache_gb
   bool cached_ = true;
   std::string hash_;
   std::optional<data::AugmentOptions> augment_;
   uint64_t seed_ = 0;
+  int64_t least_side_ = 1;
   mutable std::vector<Ahead> ahead_;  // of the batch in work and of the next
 };
 

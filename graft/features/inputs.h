@@ -33,7 +33,7 @@ struct Inputs {
   }
   /// Where views are blended with one another (mixup, cutmix): a function of `view` and the examples alone.
   virtual std::optional<Blend> blend(const std::vector<int64_t>&, uint64_t) const { return {}; }
-  /// Says that this view of these examples comes next, so that it can be made ready on other threads.
+  /// Says that this view of these examples (0: the plain batch) comes next, so that it can be made ready on other threads.
   virtual void expect(const std::vector<int64_t>&, uint64_t) const {}
   /// Changes when any example's input changes: part of the store's key.
   virtual std::string hash() const = 0;

@@ -437,7 +437,10 @@ CaptureResult capture(models::Model& model, const std::string& chain, const std:
 
   const FrozenPass pass(model);
   int64_t done = 0;
-  for (const auto& examples : batches_by_length(inputs, options.capture_tokens)) {
+  const auto batches = batches_by_length(inputs, options.capture_tokens);
+  for (size_t b = 0; b < batches.size(); ++b) {
+    const auto& examples = batches[b];
+    if (b + 1 < batches.size()) inputs.expect(batches[b + 1], 0);
     auto x = chain_inputs(model, chain, missing.back().second.boundary, inputs, examples);
     int64_t at = 0;
     for (size_t m = 0; m < missing.size(); ++m) {

@@ -12,7 +12,11 @@
 namespace graft::io {
 namespace {
 
-constexpr std::array outer_dictionaries{"state_dict", "model_state_dict", "model"};
+// The last is self-distillation's (DINO): the average that its authors publish, beside the student.
+constexpr std::array outer_dictionaries{"state_dict", "model_state_dict", "model", "teacher"};
+// Before every key, put there by what was wrapped around the network in training.
+const std::array<std::string, 2> wrappers{"module.", "_orig_mod."};
+const std::string backbone = "backbone.";
 
 // What training scripts leave beside the weights.
 const std::set<std::string> not_weights{"training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt",
@@ -20,16 +24,44 @@ const std::set<std::string> not_weights{"training_args.bin", "optimizer.pt", "op
 
 bool is_safetensors(const fs::path& path) { return path.extension() == ".safetensors"; }
 
+/// What stands behind a prefix, without it.
+TensorMap below(const std::string& prefix, TensorMap& tensors) {
+  TensorMap inner;
+  for (auto& [path, view] : tensors)
+    if (path.starts_with(prefix)) inner.emplace(path.substr(prefix.size()), std::move(view));
+  return inner;
+}
+
+bool any_below(const std::string& prefix, const TensorMap& tensors) {
+  const auto found = tensors.lower_bound(prefix);
+  return found != tensors.end() && found->first.starts_with(prefix);
+}
+
+/// Takes off what was wrapped around the network; of self-supervised training's files also the name that it has there.
+void take_off_wrappers(Checkpoint& checkpoint) {
+  const auto without = [](const std::string& prefix) {
+    return [&prefix](const std::string& key) { return key.starts_with(prefix) ? key.substr(prefix.size()) : key; };
+  };
+  const auto around_all = [&](const std::string& prefix) {
+    const auto& tensors = checkpoint.tensors;
+    return std::all_of(tensors.begin(), tensors.end(), [&](const auto& t) { return t.first.starts_with(prefix); });
+  };
+  while (!checkpoint.tensors.empty()) {
+    const auto found = std::find_if(wrappers.begin(), wrappers.end(), around_all);
+    if (found == wrappers.end()) break;
+    checkpoint.wrapper += *found;
+    checkpoint.rename(without(*found));
+  }
+  if (any_below(backbone, checkpoint.tensors)) checkpoint.rename(without(backbone));
+}
+
 /// The tensors of the outer dictionary that holds the weights, without its name; all of them where there is none.
 TensorMap unwrapped(TorchArchive archive) {
   for (const std::string name : outer_dictionaries) {
     if (std::find(archive.sections.begin(), archive.sections.end(), name) == archive.sections.end()) continue;
-    const auto prefix = name + ".";
-    TensorMap inner;
-    for (auto& [path, view] : archive.tensors) {
-      if (path.starts_with(prefix)) inner.emplace(path.substr(prefix.size()), std::move(view));
-    }
-    return inner;
+    auto inner = below(name + ".", archive.tensors);
+    // A trainer's dictionary inside a dictionary: {"model": {"state_dict": ...}}.
+    return any_below("state_dict.", inner) ? below("state_dict.", inner) : inner;
   }
   return std::move(archive.tensors);
 }
@@ -156,11 +188,34 @@ Checkpoint read_folder(const fs::path& folder) {
 
 }  // namespace
 
+std::string Checkpoint::name_in_file(const std::string& key) const {
+  const auto found = names.find(key);
+  return found == names.end() ? wrapper + key : found->second;
+}
+
+void Checkpoint::rename(const std::function<std::string(const std::string&)>& renamed) {
+  TensorMap after;
+  std::map<std::string, std::string> known;
+  for (auto& [key, view] : tensors) {
+    const auto old_name = names.find(key);
+    const auto file_name = old_name == names.end() ? key : old_name->second;
+    auto name = renamed(key);
+    if (after.contains(name) || (name != key && tensors.contains(name))) name = key;  // both are there: another tensor
+    if (name != file_name) known[name] = file_name;
+    after.emplace(name, std::move(view));
+  }
+  tensors = std::move(after);
+  names = std::move(known);
+}
+
 Checkpoint read_checkpoint(const fs::path& path) {
   GRAFT_CHECK(model, fs::exists(path),
               "{}: no such file or folder; fetch the model with `graft pull` or correct the path", path.string());
-  if (fs::is_directory(path)) return read_folder(path);
-  return path.filename().string().ends_with(".index.json") ? read_sharded(path) : read_single(path);
+  auto checkpoint = fs::is_directory(path)                              ? read_folder(path)
+                    : path.filename().string().ends_with(".index.json") ? read_sharded(path)
+                                                                        : read_single(path);
+  take_off_wrappers(checkpoint);
+  return checkpoint;
 }
 
 std::string checkpoint_hash(const Checkpoint& checkpoint) {

@@ -18,7 +18,8 @@ const Architecture& find_architecture(const Json& config) {
   const auto type = is_timm(config) ? timm_family(config["architecture"]) : config.value("model_type", std::string());
   GRAFT_CHECK(model, !is_timm(config) || !type.empty(),
               "config.json: timm's `{}` is not an architecture that graft runs; known are vit_*, swin_*, resnet*, "
-              "resnext* and efficientnet_b*.",
+              "resnext* and efficientnet_b*, without their variants of another computation (resnetaa*, resnetblur*, "
+              "resnetrs*, resnetv2_*, swin_s3_*, vit_relpos_*).",
               config["architecture"].get<std::string>());
   std::vector<std::string> known;
   for (const auto& row : architectures()) {

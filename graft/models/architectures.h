@@ -36,6 +36,8 @@ struct Architecture {
   std::string language_task = "masked_lm";
   /// Adds to the configuration what only the shapes of the tensors tell (timm and torchvision leave widths out).
   Json (*describe)(Json config, const io::TensorMap& tensors) = nullptr;
+  /// Another name for a key of a file, before anything looks at it; the file's own comes back when it is saved.
+  std::string (*key_here)(const std::string& key) = nullptr;
   /// model_type of what graft writes for a task, where transformers has its class in another family (ViT and ViT-MAE).
   std::string (*model_type_for)(const Task& task) = nullptr;
 };

@@ -1,5 +1,8 @@
 #include "graft/models/decoder_heads.h"
 
+#include <utility>
+
+#include "graft/models/language_head.h"
 #include "graft/nn/chunked_cross_entropy.h"
 #include "graft/nn/levels.h"
 #include "graft/nn/tied_linear.h"
@@ -49,7 +52,7 @@ struct TokenScore final : NormedHead {
   double dropout;
 };
 
-struct CausalLmHead final : NormedHead {
+struct CausalLmHead final : NormedHead, LanguageHead {
   explicit CausalLmHead(const DecoderEnd& end) : NormedHead(end), words(end.words), tied(end.tied) {
     if (!tied) lm_head = register_module("lm_head", nn::Linear(words->weight.size(1), words->weight.size(0), false));
     else decoder = register_module("decoder", nn::TiedLinear(words->weight, Tensor()));
@@ -58,8 +61,9 @@ struct CausalLmHead final : NormedHead {
     return tied ? std::vector<std::string>{"embeddings"} : std::vector<std::string>{};
   }
   Outputs forward(const std::map<std::string, Activations>& ends) override {
+    if (beside && torch::GradMode::is_enabled()) return {{"loss", joined_loss(ends)}};
     const auto x = normed(ends);  // (N, C)
-    const auto& weight = tied ? words->weight : lm_head->weight;
+    const auto& weight = matrix();
     const auto& kept = end_of(ends).kept;
     if (const auto labels = kept.find("labels"); labels != kept.end()) {
       if (torch::GradMode::is_enabled()) return {{"loss", nn::chunked_cross_entropy(x, weight, labels->second.values)}};
@@ -68,6 +72,28 @@ struct CausalLmHead final : NormedHead {
     }
     return {{"logits", tied ? decoder(x) : lm_head(x)}};  // (N, V)
   }
+  nn::LogitsOf projection(const std::map<std::string, Activations>& ends) override {
+    auto rows = end_of(ends).hidden.values;
+    const auto& kept = end_of(ends).kept;
+    if (const auto labels = kept.find("labels"); labels != kept.end())
+      rows = rows.index_select(0, labels->second.values.ge(0).nonzero().squeeze(1));
+    return {norm(rows), matrix(), {}};
+  }
+  bool has_chunks() const override { return true; }
+  /// The cross-entropy, with the gradient of both.
+  Tensor joined_loss(const std::map<std::string, Activations>& ends) {
+    const auto& labels = end_of(ends).kept.at("labels").values;
+    const auto own = nn::cross_entropy_of(labels.masked_select(labels.ge(0)));
+    const auto other = std::exchange(beside, nullptr);
+    return nn::chunked_sum(projection(ends), [&](int64_t start, const Tensor& log_p, Tensor* of_logits) {
+      Tensor of_other;
+      other(start, log_p, of_logits ? &of_other : nullptr);  // first, for the cross-entropy overwrites log p
+      const auto sum = own(start, log_p, of_logits);
+      if (of_logits) of_logits->add_(of_other);
+      return sum;
+    });
+  }
+  const Tensor& matrix() const { return tied ? words->weight : lm_head->weight; }
   nn::Embedding words;
   nn::Linear lm_head{nullptr};
   nn::TiedLinear decoder{nullptr};

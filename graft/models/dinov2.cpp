@@ -1,11 +1,13 @@
 // DINOv2: a ViT with layer scale, trained without labels; RadDINO is one.
 // Paper:    Oquab et al. 2023, https://arxiv.org/abs/2304.07193; RadDINO: Pérez-García et al. 2024, arXiv:2401.10815
-// Weights:  transformers `dinov2`, gated feed-forward layers (giant) too. timm's are in vit.cpp.
+// Weights:  transformers `dinov2`, gated feed-forward layers (giant) too. timm's and the authors' are in vit.cpp.
 // Parity:   tests/parity/rad-dino-* (transformers 5.17) and dinov2-swiglu: outputs and gradients.
-// Differs:  the mask token is kept for the file and trains never; nothing here masks patches.
+// Differs:  the mask token is kept for the file and trains never. `adapt` goes on by masked autoencoding, as with any ViT,
+//           not by self-distillation; patches that are not seen are left out, and the decoder is not saved.
 #include "graft/models/architectures.h"
 #include "graft/models/config.h"
 #include "graft/models/image_heads.h"
+#include "graft/models/mae_decoder.h"
 #include "graft/models/vision_transformer.h"
 
 namespace graft::models {
@@ -61,6 +63,10 @@ std::shared_ptr<Model> create(const Json& json, const Task& task) {
   auto names = VisionNames::transformers("dinov2", true);
   if (c.use_swiglu_ffn) names.inner = "mlp.weights_in", names.outer = "mlp.weights_out";
   const auto model = std::make_shared<VisionTransformer>(names, o);
+  if (task.kind == "masked_image") {
+    pretrain(*model, json, DecoderNames::transformers());
+    return model;
+  }
   const bool features = task.kind == "features";
   const ImageHeadOptions head{.pooling = features ? Pooling::first : Pooling::first_and_patches,
                               .width = c.hidden_size,
@@ -70,7 +76,7 @@ std::shared_ptr<Model> create(const Json& json, const Task& task) {
 }
 
 std::string class_name(const Task& task) {
-  if (task.kind == "features") return "Dinov2Model";
+  if (task.kind == "features" || task.kind == "masked_image") return "Dinov2Model";  // it has no class with a decoder
   return task.num_labels > 0 && task.kind != "tokens" ? "Dinov2ForImageClassification" : "";
 }
 
@@ -81,8 +87,8 @@ Architecture dinov2() {
           .prefix = "dinov2",
           .create = create,
           .class_name = class_name,
-          .rules = {drop("classifier."), drop("dinov2.embeddings.mask_token")},
-          .language_task = ""};
+          .rules = {drop("classifier."), drop("dinov2.embeddings.mask_token"), drop("decoder.")},
+          .language_task = "masked_image"};
 }
 
 }  // namespace graft::models

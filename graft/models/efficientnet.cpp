@@ -1,9 +1,9 @@
 // EfficientNet: inverted residual blocks with squeeze-and-excitation.
 // Paper:    Tan and Le 2019, https://arxiv.org/abs/1905.11946
-// Weights:  transformers `efficientnet`, timm `efficientnet_b*` and `tf_efficientnet_b*`, torchvision's bare ones. Shapes do
-//           not tell them apart, so padding, epsilon and skips follow the ecosystem: transformers pads strided
-//           convolutions on the right and below by a fixed rule, timm and torchvision evenly, timm's `tf_` by the size of
-//           the image.
+// Weights:  transformers `efficientnet`, timm `efficientnet_b*` and `tf_efficientnet_b*`, torchvision's and timm's bare
+//           ones (`layout` torchvision, timm, timm_tf). Shapes do not tell them apart, so padding, epsilon and skips follow
+//           the ecosystem: transformers pads strided convolutions on the right and below by a fixed rule, timm and
+//           torchvision evenly, timm's `tf_` by the size of the image.
 // Parity:   tests/parity/efficientnet-*, transformers 5.17, timm 1.0.31, torchvision 0.26: outputs and gradients.
 // Differs:  transformers' batch_norm_momentum 0.99 is TensorFlow's, the weight of the past; taken as torch's it would
 //           replace the statistics by the last batch's. Here the batch weighs 0.01.
@@ -34,6 +34,19 @@ struct BlockSpec {
 };
 
 enum class Layout { transformers, timm, torchvision };
+
+Layout layout_of(const Json& config) {
+  if (is_timm(config)) return Layout::timm;
+  if (!config.contains("layout")) return Layout::transformers;
+  return config["layout"] == "torchvision" ? Layout::torchvision : Layout::timm;
+}
+
+/// Whether timm pads and normalises as TensorFlow does.
+bool follows_tensorflow(const Json& config) {
+  if (!is_timm(config)) return config.value("layout", "") == "timm_tf";
+  const auto name = config["architecture"].get<std::string>();
+  return name.starts_with("tf_") || name.find("_pruned") != std::string::npos;
+}
 
 struct EfficientNetSpec {
   Layout layout = Layout::transformers;
@@ -285,8 +298,9 @@ EfficientNetSpec from_transformers(const Json& json) {
 
 /// timm and torchvision write no widths: a list of [stage, index, in, middle, squeezed, out, kernel] from the tensors.
 Json describe(Json config, const io::TensorMap& tensors) {
-  if (!is_timm(config) && !config.contains("layout")) return config;
-  const auto layout = is_timm(config) ? Layout::timm : Layout::torchvision;
+  const auto layout = layout_of(config);
+  if (layout == Layout::transformers) return config;
+  if (is_timm(config)) refuse_timm_arguments(config, {"act_layer", "norm_layer", "se_layer", "pad_type", "aa_layer"});
   const auto shape = [&](const std::string& key) {
     const auto found = tensors.find(key + ".weight");
     return found == tensors.end() ? std::vector<int64_t>{} : found->second.shape;
@@ -320,8 +334,10 @@ Json describe(Json config, const io::TensorMap& tensors) {
                             {"stem", shape(ends.stem)[0]},
                             {"top", shape(ends.top)[0]},
                             {"blocks", blocks}};
-  if (layout == Layout::torchvision && !config.contains("num_classes") && !config.contains("id2label"))
-    config["num_classes"] = shape("classifier.1").empty() ? 0 : shape("classifier.1")[0];
+  if (!is_timm(config) && !config.contains("num_classes") && !config.contains("id2label")) {
+    const auto classifier = shape(layout == Layout::torchvision ? "classifier.1" : "classifier");
+    config["num_classes"] = classifier.empty() ? 0 : classifier[0];
+  }
   return config;
 }
 
@@ -330,16 +346,16 @@ EfficientNetSpec from_shapes(const Json& json) {
   GRAFT_CHECK(model, json.contains("efficientnet"),
               "config.json: says nothing of the widths of this EfficientNet; give the folder with its weights.");
   const auto& shapes = json["efficientnet"];
-  const bool timm = is_timm(json), tensorflow = timm && json["architecture"].get<std::string>().starts_with("tf_");
+  const bool timm = layout_of(json) == Layout::timm, tensorflow = follows_tensorflow(json);
   const auto padding = tensorflow ? Padding::same : Padding::even;
   const auto arguments = json.value("model_args", Json::object());
   EfficientNetSpec s;
-  s.layout = timm ? Layout::timm : Layout::torchvision;
+  s.layout = layout_of(json);
   s.num_channels = shapes.at("num_channels");
   s.stem = shapes.at("stem");
   s.top = shapes.at("top");
   s.stem_padding = padding;
-  s.eps = tensorflow ? 1e-3 : 1e-5;
+  s.eps = arguments.value("bn_eps", tensorflow ? 1e-3 : 1e-5);
   s.momentum = 0.1;
   s.drop_rate = arguments.value("drop_rate", 0.0);
   s.drop_path_rate = arguments.value("drop_path_rate", 0.0);
@@ -369,7 +385,7 @@ EfficientNetSpec from_shapes(const Json& json) {
 }
 
 std::shared_ptr<Model> create(const Json& json, const Task& task) {
-  const auto spec = is_timm(json) || json.contains("layout") ? from_shapes(json) : from_transformers(json);
+  const auto spec = layout_of(json) == Layout::transformers ? from_transformers(json) : from_shapes(json);
   const auto model = std::make_shared<EfficientNet>(spec);
   const ImageHeadOptions head{.pooling = Pooling::map,
                               .width = spec.top,

@@ -4,6 +4,8 @@
 
 #include "graft/nn/chunked_cross_entropy.h"
 
+#include "graft/models/language_head.h"
+
 namespace graft::models {
 namespace {
 
@@ -43,7 +45,7 @@ struct TokenHead final : Head {
   double dropout;
 };
 
-struct MaskedLmHead final : Head {
+struct MaskedLmHead final : Head, LanguageHead {
   MaskedLmHead(const MaskedLmKeys& keys, int64_t hidden_size, const std::string& act, double eps, nn::Embedding words)
       : layers(*this, keys, hidden_size, act, eps, std::move(words)) {}
 
@@ -53,6 +55,9 @@ struct MaskedLmHead final : Head {
   Outputs forward(const std::map<std::string, Activations>& ends) override {
     const auto& end = ends.begin()->second;
     return masked_lm_outputs(layers.transformed(end.hidden.values), layers.decoder, end);
+  }
+  nn::LogitsOf projection(const std::map<std::string, Activations>& ends) override {
+    return {layers.transformed(ends.begin()->second.hidden.values), layers.words->weight, layers.bias};
   }
 
   MaskedLmLayers layers;

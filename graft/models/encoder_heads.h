@@ -29,7 +29,7 @@ struct MaskedLmLayers {
   /// Registers its parameters in `owner`; `words` belongs to the first block.
   MaskedLmLayers(torch::nn::Module& owner, const MaskedLmKeys& keys, int64_t hidden_size, const std::string& act,
                  double eps, nn::Embedding words);
-  Tensor transformed(const Tensor& hidden);  // (N, C) -> (N, E)
+  Tensor transformed(const Tensor& hidden);  // (N, C) -> (N, E): what the transposed embeddings then multiply
   Tensor logits(const Tensor& hidden);       // (N, C) -> (N, V)
 
   nn::Embedding words;

@@ -153,7 +153,7 @@ Computed compute(const Source& source, const Named& inputs, bool with_gradients)
   for (const auto& item : model.parameters_by_key()) {
     const auto key = loaded.report.key_in_file.find(item.key());
     if (key != loaded.report.key_in_file.end() && item.value().grad().defined())
-      computed.gradients["grad." + key->second] = item.value().grad();
+      computed.gradients["grad." + source.checkpoint.name_in_file(key->second)] = item.value().grad();
   }
   return computed;
 }

@@ -11,6 +11,7 @@ namespace graft::models {
 namespace {
 
 const std::string kPrefix = "base_model.model.", kLevel = ".adapter.";
+constexpr const char* kRestingHead = "resting head";
 
 struct Lora final : nn::Adapter {
   Lora(int64_t in, int64_t out, const LoraOptions& o)
@@ -21,12 +22,14 @@ struct Lora final : nn::Adapter {
     lora_B = register_parameter("lora_B", torch::zeros({out, o.rank}));
   }
   Tensor apply(const Tensor& input, const Tensor& output) override {
+    if (off) return output;
     const auto x = torch::dropout(input, dropout, is_training());
     return output + torch::linear(torch::linear(x, lora_A), lora_B) * scale;
   }
   Tensor product() const { return lora_B.mm(lora_A) * scale; }
   Tensor lora_A, lora_B;
   double scale, dropout;
+  bool off = false;
 };
 
 /// Linear layers of the backbone by path; the head is trained as it is.
@@ -62,16 +65,25 @@ std::vector<std::string> paths_of(const auto& by_path) {
   return paths;
 }
 
+/// What learns of the head.
+std::map<std::string, Tensor> head_parameters(const Model& model) {
+  std::map<std::string, Tensor> parameters;
+  for (const auto& item : model.head->named_parameters())
+    if (model.group_of(item.key()) != kRestingHead) parameters[item.key()] = item.value();
+  return parameters;
+}
+
 /// Modules of the head that PEFT saves whole, by a name that ends their path and no other's.
 std::vector<std::string> head_modules(const Model& model) {
   std::set<std::string> names;
-  for (const auto& item : model.head->named_parameters()) names.insert(item.key().substr(0, item.key().rfind('.')));
+  for (const auto& [key, value] : head_parameters(model)) names.insert(key.substr(0, key.rfind('.')));
   return {names.begin(), names.end()};
 }
 
 }  // namespace
 
-std::vector<std::string> attach_lora(Model& model, const LoraOptions& options, uint64_t seed) {
+std::vector<std::string> attach_lora(Model& model, const LoraOptions& options, uint64_t seed,
+                                     const std::vector<std::string>& fresh) {
   const auto layers = linear_layers(model);
   std::vector<std::string> chosen;
   for (const auto& target : options.targets) {
@@ -97,6 +109,13 @@ std::vector<std::string> attach_lora(Model& model, const LoraOptions& options, u
   }
   // Before the groups of the weights, whose prefixes fit the adapters too.
   std::vector<Group> all;
+  if (options.head == "freeze") {
+    Group resting{kRestingHead, {}};
+    for (const auto& item : model.head->named_parameters())
+      if (item.value().dim() > 1 && std::find(fresh.begin(), fresh.end(), item.key()) == fresh.end())
+        resting.prefixes.push_back(item.key());
+    if (!resting.prefixes.empty()) all.push_back(resting);
+  }
   for (const auto& group : model.groups)
     if (groups.contains(group.name)) all.push_back(groups.at(group.name));
   all.insert(all.end(), model.groups.begin(), model.groups.end());
@@ -121,6 +140,20 @@ void merge_lora(Model& model) {
   }
 }
 
+namespace {
+
+void switch_adapters(const Model& model, bool off) {
+  for (const auto& item : model.modules(false))
+    if (auto* lora = dynamic_cast<Lora*>(item.get())) lora->off = off;
+}
+
+}  // namespace
+
+WithoutAdapters::WithoutAdapters(Model& model) : model_(model) { switch_adapters(model, true); }
+WithoutAdapters::~WithoutAdapters() { switch_adapters(model_, false); }
+
+bool has_adapters(const Model& model) { return !adapters(model).empty(); }
+
 std::map<std::string, Tensor> without_adapters(const Model& model) {
   std::map<std::string, Tensor> tensors;
   for (const auto& items : {model.parameters_by_key(), model.buffers_by_key()})
@@ -135,7 +168,7 @@ std::map<std::string, Tensor> peft_tensors(const Model& model) {
     tensors[kPrefix + path + ".lora_A.weight"] = lora->lora_A;
     tensors[kPrefix + path + ".lora_B.weight"] = lora->lora_B;
   }
-  for (const auto& item : model.head->named_parameters()) tensors[kPrefix + item.key()] = item.value();
+  for (const auto& [key, value] : head_parameters(model)) tensors[kPrefix + key] = value;
   return tensors;
 }
 

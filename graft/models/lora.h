@@ -12,17 +12,33 @@ namespace graft::models {
 
 /// Gives the chosen linear layers adapters, and with them what trains: the adapters of a block are a group of their own
 /// ("layer 3 adapters") in the place of the block's, so all phases and boundaries are as before and the weights rest.
-/// A is drawn with `seed`, B is 0, so the model computes what it did. Returns the paths of the layers.
+/// A is drawn with `seed`, B is 0, so the model computes what it did. Returns the paths of the layers. With `head` freeze
+/// the matrices of the head, but for those that are `fresh` (keys), belong to no group that trains.
 /// Throws Kind::usage for a target that matches nothing, listing what exists.
-std::vector<std::string> attach_lora(Model& model, const LoraOptions& options, uint64_t seed);
+std::vector<std::string> attach_lora(Model& model, const LoraOptions& options, uint64_t seed,
+                                     const std::vector<std::string>& fresh = {});
 
 /// Adds each adapter to its weight and empties it: without_adapters() then is the whole model.
 void merge_lora(Model& model);
 
+/// While it lives the model computes what its weights alone do: a source that needs no second copy.
+class WithoutAdapters {
+ public:
+  explicit WithoutAdapters(Model& model);
+  ~WithoutAdapters();
+  WithoutAdapters(const WithoutAdapters&) = delete;
+  WithoutAdapters& operator=(const WithoutAdapters&) = delete;
+
+ private:
+  Model& model_;
+};
+
+bool has_adapters(const Model& model);
+
 /// Parameters and buffers by key, adapters left out.
 std::map<std::string, Tensor> without_adapters(const Model& model);
 
-/// adapter_model.safetensors as PEFT names its tensors: adapters, and the head under its own names.
+/// adapter_model.safetensors as PEFT names its tensors: adapters, and what learns of the head under its own names.
 std::map<std::string, Tensor> peft_tensors(const Model& model);
 /// adapter_config.json.
 Json peft_config(const Model& model, const LoraOptions& options, const Task& task, const std::string& base);

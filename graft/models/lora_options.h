@@ -11,6 +11,7 @@ struct LoraOptions {
   int64_t rank = 0;
   double alpha = 16, dropout = 0;
   std::vector<std::string> targets{"all-linear"};
+  std::string head = "train";
   bool merge = false;
 
   template <class Visitor>
@@ -21,6 +22,10 @@ struct LoraOptions {
     field("targets", targets,
           "names of the linear layers that get one, as in PEFT: the end of the path (q_proj), or all-linear for all of "
           "the backbone's");
+    field(
+        "head", head,
+        "train: the head learns with the adapters; freeze: matrices that came with the source rest (a language head is "
+        "as large as the embeddings), its norms and what is fresh learn");
     field("merge", merge, "add the adapters to the weights when the result is written; else they stand beside them");
   }
 };

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "graft/core/error.h"
+#include "graft/models/config.h"
 #include "graft/nn/fresh.h"
 #include "graft/nn/levels.h"
 
@@ -46,7 +47,33 @@ Tensor unpatchified(const Tensor& patches, int64_t p, int64_t height) {
       .reshape({B, C, height * p, width * p});
 }
 
-MaskedImageHead::MaskedImageHead(const MaskedImageConfig& c, const VisionOptions& encoder)
+DecoderNames DecoderNames::transformers() {
+  return {.embed = "decoder.decoder_embed",
+          .mask_token = "decoder.mask_token",
+          .positions = "decoder.decoder_pos_embed",
+          .layer = "decoder.decoder_layers.",
+          .norm = "decoder.decoder_norm",
+          .predict = "decoder.decoder_pred",
+          .of_layer = VisionNames::transformers("", false)};
+}
+
+DecoderNames DecoderNames::authors() {
+  return {.embed = "decoder_embed",
+          .mask_token = "mask_token",
+          .positions = "decoder_pos_embed",
+          .layer = "decoder_blocks.",
+          .norm = "decoder_norm",
+          .predict = "decoder_pred",
+          .of_layer = VisionNames::timm()};
+}
+
+void pretrain(VisionTransformer& model, const Json& json, const DecoderNames& names) {
+  const auto config = read_config<MaskedImageConfig>(json);
+  model.mask_patches(config.mask_ratio);
+  model.head = std::make_shared<MaskedImageHead>(config, model.options, names);
+}
+
+MaskedImageHead::MaskedImageHead(const MaskedImageConfig& c, const VisionOptions& encoder, const DecoderNames& names)
     : config(c), encoder(encoder) {
   const auto D = c.decoder_hidden_size, p = encoder.patch_size, side = encoder.image_size / p;
   GRAFT_CHECK(
@@ -54,16 +81,15 @@ MaskedImageHead::MaskedImageHead(const MaskedImageConfig& c, const VisionOptions
       "the decoder's width {} is not a multiple of 4 and of its {} attention heads; change decoder_hidden_size in "
       "config.json, or adapt.images.decoder_width in the recipe.",
       D, c.decoder_num_attention_heads);
-  embed = nn::place(*this, "decoder.decoder_embed", nn::Linear(encoder.hidden_size, D));
-  mask_token = nn::place_parameter(*this, "decoder.mask_token", nn::fresh_normal({1, 1, D}, kInitializerRange));
-  positions = nn::place_buffer(*this, "decoder.decoder_pos_embed",
-                               nn::sincos_positions(side, side, D, encoder.has_class_token ? 1 : 0));
+  embed = nn::place(*this, names.embed, nn::Linear(encoder.hidden_size, D));
+  mask_token = nn::place_parameter(*this, names.mask_token, nn::fresh_normal({1, 1, D}, kInitializerRange));
+  positions =
+      nn::place_buffer(*this, names.positions, nn::sincos_positions(side, side, D, encoder.has_class_token ? 1 : 0));
   const auto options = decoder_options(c, encoder);
-  const auto names = VisionNames::transformers("", false);
   for (int64_t i = 0; i < c.decoder_num_hidden_layers; ++i)
-    layers.emplace_back(*this, "decoder.decoder_layers." + std::to_string(i), names, options, 0.0);
-  norm = nn::place(*this, "decoder.decoder_norm", nn::LayerNorm(D, encoder.layer_norm_eps));
-  predict = nn::place(*this, "decoder.decoder_pred", nn::Linear(D, p * p * encoder.num_channels));
+    layers.emplace_back(*this, names.layer + std::to_string(i), names.of_layer, options, 0.0);
+  norm = nn::place(*this, names.norm, nn::LayerNorm(D, encoder.layer_norm_eps));
+  predict = nn::place(*this, names.predict, nn::Linear(D, p * p * encoder.num_channels));
   for (const auto& item : named_parameters())
     if (item.value().dim() == 2) {
       const auto bound = std::sqrt(6.0 / static_cast<double>(item.value().size(0) + item.value().size(1)));

@@ -1,7 +1,7 @@
 // Masked autoencoding: a small decoder gives back the pixels of the patches that the encoder did not see. It is the head
 // of masked_image and belongs to pre-training only.
 // Paper:   He et al. 2022, https://arxiv.org/abs/2111.06377
-// Weights: transformers `vit_mae` (decoder.*), also as version 5 names the layers.
+// Weights: transformers `vit_mae` (decoder.*), also as version 5 names the layers; the authors' (decoder_*).
 // Shapes:  B images of L patches, K of them seen, p side of a patch, P = p * p * channels, D width of the decoder.
 #pragma once
 
@@ -27,10 +27,20 @@ struct MaskedImageConfig {
   }
 };
 
+/// Keys of a decoder.
+struct DecoderNames {
+  std::string embed, mask_token, positions, layer, norm, predict;
+  VisionNames of_layer;
+
+  static DecoderNames transformers();
+  static DecoderNames authors();  // facebookresearch/mae
+};
+
 struct MaskedImageHead : Head {
   /// `encoder`: what the chain ends with. Fresh: linear layers Xavier-uniform, positions sin-cos, as in the paper's code.
   /// Throws Kind::model for widths that do not fit.
-  MaskedImageHead(const MaskedImageConfig& config, const VisionOptions& encoder);
+  MaskedImageHead(const MaskedImageConfig& config, const VisionOptions& encoder,
+                  const DecoderNames& names = DecoderNames::transformers());
 
   Reads reads() const override { return {Reads::Where::all}; }
   std::vector<std::string> reads_slots() const override { return {"ids_restore", "pixel_values"}; }
@@ -55,6 +65,9 @@ struct MaskedImageHead : Head {
   std::vector<VisionLayer> layers;
   Tensor mask_token, positions;  // (1, 1, D), (1, L + class token, D)
 };
+
+/// Gives a model the head of masked_image, and has it mask patches, as `config` says (MaskedImageConfig).
+void pretrain(VisionTransformer& model, const Json& config, const DecoderNames& names);
 
 /// pixels (B, channels, H, W) -> (B, L, P): rows of a patch, columns, channels fastest. Incomplete patches are left out.
 Tensor patchified(const Tensor& pixels, int64_t patch_size);

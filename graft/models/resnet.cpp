@@ -23,7 +23,7 @@ struct ResNetSpec {
   std::vector<int64_t> depths, middle, out;  // of each stage: blocks, inner and outer width
   bool bottleneck = true, avg_down = false, option_a = false;
   bool downsample_in_first_stage = false, downsample_in_bottleneck = false;
-  std::string hidden_act = "relu", prefix, classifier = "fc";
+  std::string hidden_act = "relu", classifier = "fc";
   double drop_path_rate = 0, drop_rate = 0;
 
   bool small_images() const { return stem.size() == 1 && stem_kernel == 3; }  // CIFAR: no stride, no pooling
@@ -40,7 +40,6 @@ struct ResNetSpec {
     field("bottleneck", bottleneck, "1x1, 3x3, 1x1 instead of two 3x3");
     field("avg_down", avg_down, "average pooling before the 1x1 of a shortcut (-D)");
     field("option_a", option_a, "shortcuts without weights, padded with zero channels");
-    field("prefix", prefix, "of all keys");
     field("classifier", classifier, "key of the classifier");
     field("drop_path_rate", drop_path_rate, "of the last block, linear from 0");
     field("drop_rate", drop_rate, "dropout before the classifier");
@@ -49,22 +48,21 @@ struct ResNetSpec {
 
 struct Keys {
   bool transformers;
-  std::string prefix;
 
   std::string stem_conv(size_t i, size_t count) const {
     if (transformers) return "resnet.embedder.embedder.convolution";
-    return prefix + (count == 1 ? "conv1" : "conv1." + std::to_string(3 * i));
+    return count == 1 ? "conv1" : "conv1." + std::to_string(3 * i);
   }
   std::string stem_norm(size_t i, size_t count) const {
     if (transformers) return "resnet.embedder.embedder.normalization";
-    return prefix + (i + 1 == count ? "bn1" : "conv1." + std::to_string(3 * i + 1));
+    return i + 1 == count ? "bn1" : "conv1." + std::to_string(3 * i + 1);
   }
   std::vector<std::string> stem() const {
     if (transformers) return {"resnet.embedder."};
-    return {prefix + "conv1.", prefix + "bn1."};
+    return {"conv1.", "bn1."};
   }
   std::string stage(size_t s) const {
-    return transformers ? "resnet.encoder.stages." + std::to_string(s) : prefix + "layer" + std::to_string(s + 1);
+    return transformers ? "resnet.encoder.stages." + std::to_string(s) : "layer" + std::to_string(s + 1);
   }
   std::string block(size_t s, int64_t b) const {
     return stage(s) + (transformers ? ".layers." : ".") + std::to_string(b);
@@ -264,10 +262,16 @@ ResNetSpec from_transformers(const Json& json) {
 /// Adds to a configuration without shapes ("resnet50d", or nothing at all) what the tensors show.
 Json describe(Json config, const io::TensorMap& tensors) {
   if (!is_timm(config) && !config.contains("layout")) return config;
+  const auto arguments = config.value("model_args", Json::object());
+  if (is_timm(config)) {
+    refuse_timm_arguments(config, {"aa_layer", "act_layer", "norm_layer", "replace_stem_pool", "drop_block_rate"});
+    GRAFT_CHECK(model, arguments.value("output_stride", 32) == 32,
+                "config.json: model_args sets output_stride to {}; graft computes ResNets without dilation only.",
+                arguments["output_stride"].dump());
+  }
   ResNetSpec s;
-  if (tensors.contains("module.layer1.0.conv1.weight")) s.prefix = "module.";
   const auto shape = [&](const std::string& key) {
-    const auto found = tensors.find(s.prefix + key + ".weight");
+    const auto found = tensors.find(key + ".weight");
     return found == tensors.end() ? std::vector<int64_t>{} : found->second.shape;
   };
   const auto is_conv = [&](const std::string& key) { return shape(key).size() == 4; };
@@ -295,7 +299,6 @@ Json describe(Json config, const io::TensorMap& tensors) {
   int64_t labels = 0;
   for (const auto* key : {"fc", "linear"})
     if (shape(key).size() == 2) s.classifier = key, labels = shape(key)[0];
-  const auto arguments = config.value("model_args", Json::object());
   s.drop_path_rate = arguments.value("drop_path_rate", 0.0);
   s.drop_rate = arguments.value("drop_rate", 0.0);
   Json described = Json::object();
@@ -310,11 +313,9 @@ std::shared_ptr<Model> create(const Json& json, const Task& task) {
   GRAFT_CHECK(model, transformers || json.contains("resnet"),
               "config.json: says nothing of the widths of this ResNet; give the folder with its weights.");
   const auto spec = transformers ? from_transformers(json) : read_config<ResNetSpec>(json.at("resnet"));
-  const auto model = std::make_shared<ResNet>(Keys{transformers, spec.prefix}, spec);
-  const ImageHeadOptions head{.pooling = Pooling::map,
-                              .width = spec.out.back(),
-                              .classifier = spec.prefix + spec.classifier,
-                              .dropout = spec.drop_rate};
+  const auto model = std::make_shared<ResNet>(Keys{transformers}, spec);
+  const ImageHeadOptions head{
+      .pooling = Pooling::map, .width = spec.out.back(), .classifier = spec.classifier, .dropout = spec.drop_rate};
   model->head = task.kind == "features" ? image_features(head) : image_classifier(head, task.num_labels);
   return model;
 }
@@ -331,7 +332,7 @@ Architecture resnet() {
           .prefix = "resnet",
           .create = create,
           .class_name = class_name,
-          .rules = {drop("classifier."), drop("fc."), drop("module.linear."), drop("linear.")},
+          .rules = {drop("classifier."), drop("fc."), drop("linear.")},
           .language_task = "",
           .describe = describe};
 }

@@ -8,14 +8,47 @@
 namespace graft::models {
 namespace {
 
-/// A configuration for weights that come without one, told by their names; empty when they are not known.
-Json config_of_bare(const io::TensorMap& tensors) {
-  for (const auto* prefix : {"", "module."})  // torchvision, and training scripts of its kind
-    if (tensors.contains(std::string(prefix) + "layer1.0.conv1.weight"))
-      return {{"model_type", "resnet"}, {"layout", "torchvision"}};
-  if (tensors.contains("features.0.0.weight") && tensors.contains("features.1.0.block.0.0.weight"))
-    return {{"model_type", "efficientnet"}, {"layout", "torchvision"}};
+/// timm's EfficientNets have the same tensors whether they pad and normalise as TensorFlow or not; their files are named
+/// after their architecture ("tf_efficientnet_b0_ns-c0e6a31c.pth").
+Json config_of_bare_efficientnet(const io::Checkpoint& checkpoint) {
+  const auto file = checkpoint.files.back();
+  const auto name = file.stem().string();
+  const bool tensorflow = name.starts_with("tf_efficientnet");
+  GRAFT_CHECK(model, tensorflow || name.starts_with("efficientnet"),
+              "{}: is an EfficientNet in timm's names, and nothing in it tells whether it is an efficientnet_b* or a "
+              "tf_efficientnet_b*, which pad and normalise differently. Write a config.json beside it, such as "
+              "{{\"architecture\": \"efficientnet_b0\"}}.",
+              file.string());
+  return {{"model_type", "efficientnet"}, {"layout", tensorflow ? "timm_tf" : "timm"}};
+}
+
+/// A configuration for weights that come without one, told by their names; empty when they are not known. `layout` is
+/// whose code gave them their names.
+Json config_of_bare(const io::Checkpoint& checkpoint) {
+  const auto has = [&](const char* key) { return checkpoint.tensors.contains(key); };
+  const auto bare = [](const char* family, const char* layout) {
+    return Json{{"model_type", family}, {"layout", layout}};
+  };
+  if (has("layer1.0.conv1.weight")) return bare("resnet", "torchvision");  // and training scripts of its kind
+  if (has("features.0.0.weight") && has("features.1.0.block.0.0.weight")) return bare("efficientnet", "torchvision");
+  if (has("conv_stem.weight") && has("blocks.0.0.conv_dw.weight")) return config_of_bare_efficientnet(checkpoint);
+  if (has("features.1.0.attn.relative_position_bias_table")) return bare("swin", "torchvision");
+  if (has("layers.0.blocks.0.attn.relative_position_bias_table"))
+    return bare("swin", has("layers.0.downsample.reduction.weight") ? "authors" : "timm");
+  if (has("conv_proj.weight") && has("encoder.pos_embedding")) return bare("vit", "torchvision");
+  if (has("patch_embed.proj.weight") && has("pos_embed") && has("blocks.0.norm1.weight")) {
+    if (has("decoder_blocks.0.norm1.weight")) return bare("vit", "mae");
+    if (has("mask_token") && has("blocks.0.ls1.gamma")) return bare("vit", "dinov2");
+    return bare("vit", has("head.mlp.0.weight") ? "dino" : "timm");
+  }
   return Json::object();
+}
+
+/// Keys as this architecture calls them, then what only the tensors tell.
+void describe(Source& source) {
+  if (source.architecture->key_here) source.checkpoint.rename(source.architecture->key_here);
+  if (source.architecture->describe)
+    source.config = source.architecture->describe(source.config, source.checkpoint.tensors);
 }
 
 }  // namespace
@@ -45,11 +78,11 @@ Source Source::open(const std::filesystem::path& folder) {
   source.name = folder.filename().string();
   if (!std::filesystem::exists(config_path)) {
     source.checkpoint = io::read_checkpoint(base);
-    source.config = config_of_bare(source.checkpoint.tensors);
+    source.config = config_of_bare(source.checkpoint);
     GRAFT_CHECK(model, !source.config.empty(),
                 "{}: has no config.json. Give the folder of a model as transformers saves it.", folder.string());
     source.architecture = &find_architecture(source.config);
-    source.config = source.architecture->describe(source.config, source.checkpoint.tensors);
+    describe(source);
     return source;
   }
   try {
@@ -59,10 +92,19 @@ Source Source::open(const std::filesystem::path& folder) {
   }
   GRAFT_CHECK(model, source.config.is_object(), "{}: is not a JSON object. Download the model again.",
               config_path.string());
-  source.architecture = &find_architecture(source.config);
-  source.checkpoint = io::read_checkpoint(base);
-  if (source.architecture->describe)
-    source.config = source.architecture->describe(source.config, source.checkpoint.tensors);
+  if (config_path.filename() == "graft.json") {
+    source.checkpoint = io::read_checkpoint(base);
+    if (!source.config.contains("layout")) {  // what it leaves out is told by the tensors, as where there is none
+      auto told = config_of_bare(source.checkpoint);
+      told.update(source.config);
+      source.config = told;
+    }
+    source.architecture = &find_architecture(source.config);
+  } else {
+    source.architecture = &find_architecture(source.config);
+    source.checkpoint = io::read_checkpoint(base);
+  }
+  describe(source);
   source.adapter_config = adapter_config;
   if (!adapter_config.is_null()) source.adapter = io::read_checkpoint(folder / "adapter_model.safetensors").tensors;
   return source;
@@ -125,7 +167,7 @@ Task task_of(const Json& config, const Architecture& architecture) {
   const auto names = config.value("architectures", std::vector<std::string>{});
   if (names.empty() && config.contains("num_classes") && config["num_classes"].is_number_integer()) {  // timm, bare
     const auto classes = config["num_classes"].get<int64_t>();
-    if (classes <= 0) return {"features"};
+    if (classes <= 0) return {config.contains("decoder_hidden_size") ? architecture.language_task : "features"};
     const auto problem = config.value("problem_type", std::string());
     return {problem == "multi_label_classification" ? "multilabel"
             : problem == "regression"               ? "regression"

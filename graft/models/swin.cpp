@@ -1,11 +1,16 @@
 // Swin: attention in windows that shift from block to block, in stages that halve the grid.
 // Paper:    Liu et al. 2021, https://arxiv.org/abs/2103.14030
-// Weights:  transformers `swin`, timm `swin_*`; each in its own names, decided by config.json.
-// Parity:   tests/parity/swin-* (transformers 5.17, timm 1.0.31): outputs, states between stages, gradients.
+// Weights:  transformers `swin` and timm `swin_*` by their config.json; bare ones of timm, the authors and torchvision by the
+//           names and shapes of their tensors (`layout` in graft.json). Each is saved in the names that it came with.
+// Parity:   tests/parity/swin-* (transformers 5.17, timm 1.0.31, torchvision 0.26): outputs, states between stages, gradients.
 // Differs:  a stage ends with its merging, as in the authors' code and transformers; timm's files name the merging with
-//           the stage behind it. Where windows do not divide a grid, transformers pads it before the shift, timm behind it.
+//           the stage behind it. Where windows do not divide a grid, transformers and torchvision pad it before the shift,
+//           timm behind it. A grid smaller than a window makes the window smaller; torchvision pads the grid instead.
+//           The authors' code takes one image size only; for others theirs is computed as transformers does.
 //           Drop path is on both branches of a block (authors, timm); transformers leaves out the second.
 // Shapes:   B images of H by W patches, N = B * H * W, C channels, w side of a window, h heads, D width of a head.
+#include <cmath>
+
 #include "graft/core/error.h"
 #include "graft/models/architectures.h"
 #include "graft/models/config.h"
@@ -28,7 +33,9 @@ struct SwinSpec {
   std::vector<int64_t> depths, num_heads;
   std::vector<int64_t> windows;  // of each stage: the side that its tables of relative positions are made for
   double mlp_ratio = 4, layer_norm_eps = 1e-5;
-  bool qkv_bias = true, shift_first = false;
+  bool qkv_bias = true;
+  bool shift_first = false;    // timm: a grid is shifted before it is padded
+  bool fixed_windows = false;  // torchvision: a grid smaller than a window is padded
   std::string hidden_act = "gelu";
   double hidden_dropout = 0, attention_dropout = 0, drop_path_rate = 0.1;
 };
@@ -38,9 +45,14 @@ struct SwinNames {
   std::string patches, patch_norm, layers, norm;
   std::string norm1, norm2, query, key, value, qkv, table, output, inner, outer;
   int64_t merge_offset = 0;  // stage i's merging is named with layer i + this
+  bool in_sequence = false;  // torchvision: embedding, stages and mergings are the numbers of one sequence
 
-  std::string block(size_t stage, int64_t b) const { return fmt::format("{}{}.blocks.{}", layers, stage, b); }
+  std::string block(size_t stage, int64_t b) const {
+    return in_sequence ? fmt::format("{}{}.{}", layers, 2 * stage + 1, b)
+                       : fmt::format("{}{}.blocks.{}", layers, stage, b);
+  }
   std::string merge(size_t stage) const {
+    if (in_sequence) return fmt::format("{}{}", layers, 2 * stage + 2);
     return fmt::format("{}{}.downsample", layers, static_cast<int64_t>(stage) + merge_offset);
   }
 
@@ -78,29 +90,55 @@ struct SwinNames {
     n.merge_offset = 1;
     return n;
   }
+
+  static SwinNames authors() {
+    auto n = timm();
+    n.merge_offset = 0;
+    return n;
+  }
+
+  static SwinNames torchvision() {
+    auto n = timm();
+    n.patches = "features.0.0";
+    n.patch_norm = "features.0.2";
+    n.layers = "features.";
+    n.inner = "mlp.0";
+    n.outer = "mlp.3";
+    n.in_sequence = true;
+    return n;
+  }
 };
 
-/// A grid of patches cut into windows, cyclically shifted. `shift_first`: before it is padded, as timm does it.
+/// A grid of patches cut into windows, cyclically shifted.
 struct Windows {
-  int64_t height, width, side, shift;
+  int64_t height, width, side;
+  int64_t down = 0, right = 0;  // how far the windows are shifted
   bool shift_first;
 
-  Windows(int64_t height, int64_t width, int64_t largest, bool shifted, bool shift_first)
-      : height(height), width(width), side(std::min({largest, height, width})), shift_first(shift_first) {
-    shift = shifted && std::min(height, width) > side ? side / 2 : 0;
+  Windows(int64_t height, int64_t width, int64_t largest, bool shifted, const SwinSpec& s)
+      : height(height),
+        width(width),
+        side(s.fixed_windows ? largest : std::min({largest, height, width})),
+        shift_first(s.shift_first) {
+    if (!shifted) return;
+    // torchvision looks at each axis of the padded grid for itself, the others at the smaller axis of the grid.
+    const bool all = std::min(height, width) > side;
+    down = (s.fixed_windows ? padded_height() > side : all) ? side / 2 : 0;
+    right = (s.fixed_windows ? padded_width() > side : all) ? side / 2 : 0;
   }
 
   static int64_t up(int64_t size, int64_t side) { return (size + side - 1) / side * side; }
   int64_t padded_height() const { return up(height, side); }
   int64_t padded_width() const { return up(width, side); }
   int64_t count() const { return padded_height() / side * (padded_width() / side); }
+  bool shifted() const { return down > 0 || right > 0; }
 
   /// (B, H, W, C) -> (B * count, side * side, C); padded below and on the right.
   Tensor cut(const Tensor& x) const {
     const auto B = x.size(0), C = x.size(3), rows = padded_height(), columns = padded_width();
-    auto y = shift > 0 && shift_first ? torch::roll(x, {-shift, -shift}, {1, 2}) : x;
+    auto y = shifted() && shift_first ? torch::roll(x, {-down, -right}, {1, 2}) : x;
     if (rows > height || columns > width) y = torch::constant_pad_nd(y, {0, 0, 0, columns - width, 0, rows - height});
-    if (shift > 0 && !shift_first) y = torch::roll(y, {-shift, -shift}, {1, 2});
+    if (shifted() && !shift_first) y = torch::roll(y, {-down, -right}, {1, 2});
     return y.reshape({B, rows / side, side, columns / side, side, C})
         .permute({0, 1, 3, 2, 4, 5})
         .reshape({B * count(), side * side, C});
@@ -112,19 +150,19 @@ struct Windows {
     auto y = windows.view({B, rows / side, columns / side, side, side, -1})
                  .permute({0, 1, 3, 2, 4, 5})
                  .reshape({B, rows, columns, -1});
-    if (shift > 0 && !shift_first) y = torch::roll(y, {shift, shift}, {1, 2});
+    if (shifted() && !shift_first) y = torch::roll(y, {down, right}, {1, 2});
     y = y.narrow(1, 0, height).narrow(2, 0, width);
-    return shift > 0 && shift_first ? torch::roll(y, {shift, shift}, {1, 2}) : y;
+    return shifted() && shift_first ? torch::roll(y, {down, right}, {1, 2}) : y;
   }
 
-  /// (count, side * side, side * side): 0 between patches of one region, kOtherRegion else. The shift leaves three
-  /// regions on each axis.
+  /// (count, side * side, side * side): 0 between patches of one region, kOtherRegion else. A shift leaves three
+  /// regions on its axis.
   Tensor mask() const {
-    const auto region = [&](int64_t size) {
+    const auto region = [&](int64_t size, int64_t shift) {
       const auto at = torch::arange(size);
       return (at >= size - side).to(torch::kInt64) + (at >= size - shift).to(torch::kInt64);
     };
-    const auto regions = region(padded_height()).unsqueeze(1) * 3 + region(padded_width()).unsqueeze(0);
+    const auto regions = region(padded_height(), down).unsqueeze(1) * 3 + region(padded_width(), right).unsqueeze(0);
     const auto cut = regions.view({padded_height() / side, side, padded_width() / side, side})
                          .permute({0, 2, 1, 3})
                          .reshape({count(), side * side});
@@ -146,12 +184,12 @@ struct SwinBlock {
       : num_heads(s.num_heads[stage]),
         window(s.windows[stage]),
         shifted(shifted),
-        shift_first(s.shift_first),
+        spec(s),
         hidden_dropout(s.hidden_dropout),
         attention_dropout(s.attention_dropout),
         drop_path(drop_path),
         act(nn::activation(s.hidden_act, "config.json")) {
-    const auto C = s.embed_dim << stage, F = static_cast<int64_t>(s.mlp_ratio * static_cast<double>(C));
+    const auto C = s.embed_dim << stage, F = static_cast<int64_t>(s.mlp_ratio * static_cast<double>(C) + 1e-6);
     const auto linear = [&](const std::string& name, int64_t in, int64_t out, bool bias) {
       return nn::place(root, prefix + "." + name, nn::Linear(in, out, bias));
     };
@@ -179,7 +217,7 @@ struct SwinBlock {
     const auto finished = [&](const Tensor& y) {
       return nn::drop_path(torch::dropout(y, hidden_dropout, training), B, drop_path, training);
     };
-    const Windows windows(H, W, window, shifted, shift_first);
+    const Windows windows(H, W, window, shifted, spec);
     const auto mixed = attend(windows.cut(norm1(x).view({B, H, W, -1})), windows, B);
     const auto y = x + finished(windows.join(mixed, B).reshape({B * H * W, -1}));
     return y + finished(outer(act(inner(norm2(y)))));
@@ -201,7 +239,7 @@ struct SwinBlock {
                     .permute({2, 0, 1});  // (h, T, T)
     // Without a shift all windows share one bias; with one each has its own, the same for every image.
     std::vector<int64_t> shape{B * count, T, num_heads, -1};
-    if (windows.shift > 0) {
+    if (windows.shifted()) {
       bias = bias + windows.mask().to(table.device()).unsqueeze(1);  // (count, h, T, T)
       shape = {B, count, T, num_heads, -1};
     }
@@ -213,7 +251,8 @@ struct SwinBlock {
 
   torch::nn::Module* module;
   int64_t num_heads, window;
-  bool shifted, shift_first;
+  bool shifted;
+  SwinSpec spec;
   double hidden_dropout, attention_dropout, drop_path;
   nn::Activation act;
   nn::LayerNorm norm1{nullptr}, norm2{nullptr};
@@ -387,11 +426,11 @@ std::shared_ptr<Model> from_transformers(const Json& json, const Task& task) {
   return model;
 }
 
-/// What timm's architecture name says: swin_{tiny,small,base,large}_patchP_windowW_S. `model_args` overrides it.
-struct TimmSwin {
-  int64_t embed_dim = 96, patch_size = 4, in_chans = 3, window_size = 7;
-  std::vector<int64_t> depths{2, 2, 6, 2}, num_heads{3, 6, 12, 24};
-  double mlp_ratio = 4, drop_rate = 0, proj_drop_rate = 0, attn_drop_rate = 0, drop_path_rate = 0.1;
+/// What the tensors of a file tell.
+struct SeenSwin {
+  int64_t embed_dim = 0, patch_size = 4, in_chans = 3;
+  std::vector<int64_t> depths, num_heads, windows;
+  double mlp_ratio = 4;
   bool qkv_bias = true;
 
   template <class Visitor>
@@ -399,63 +438,132 @@ struct TimmSwin {
     field("embed_dim", embed_dim, "C of stage 1");
     field("patch_size", patch_size, "side of a patch");
     field("in_chans", in_chans, "channels of an image");
-    field("window_size", window_size, "side of a window, in patches");
     field("depths", depths, "blocks of each stage");
     field("num_heads", num_heads, "heads of each stage");
+    field("windows", windows, "side of a window of each stage, in patches");
     field("mlp_ratio", mlp_ratio, "F / C");
-    field("drop_rate", drop_rate, "dropout before the classifier");
-    field("proj_drop_rate", proj_drop_rate, "dropout behind attention and feed-forward");
-    field("attn_drop_rate", attn_drop_rate, "dropout on attention weights");
-    field("drop_path_rate", drop_path_rate, "drop path of the last block, linear from 0");
     field("qkv_bias", qkv_bias, "biases of query, key and value");
   }
 };
 
-std::shared_ptr<Model> from_timm(const Json& json, const Task& task) {
-  const auto name = json["architecture"].get<std::string>();
-  TimmSwin published;
-  if (name.find("small") != std::string::npos) published.depths = {2, 2, 18, 2};
-  for (const auto& [size, width] : {std::pair{"base", 128}, {"large", 192}})
-    if (name.find(size) != std::string::npos) {
-      published.embed_dim = width;
-      published.depths = {2, 2, 18, 2};
-      published.num_heads = {width / 32, width / 16, width / 8, width / 4};
-    }
-  for (const auto& [word, target] :
-       {std::pair{std::string("patch"), &published.patch_size}, {std::string("window"), &published.window_size}})
-    if (const auto at = name.find(word); at != std::string::npos)
-      *target = std::strtoll(name.c_str() + at + word.size(), nullptr, 10);
+/// What no tensor tells: timm's `model_args`, or graft.json.
+struct GivenSwin {
+  double drop_rate = 0, proj_drop_rate = 0, attn_drop_rate = 0, drop_path_rate = 0.1;
+
+  template <class Visitor>
+  void visit(Visitor&& field) {
+    field("drop_rate", drop_rate, "dropout before the classifier");
+    field("proj_drop_rate", proj_drop_rate, "dropout behind attention and feed-forward");
+    field("attn_drop_rate", attn_drop_rate, "dropout on attention weights");
+    field("drop_path_rate", drop_path_rate, "drop path of the last block, linear from 0");
+  }
+};
+
+enum class Layout { transformers, timm, authors, torchvision };
+
+Layout layout_of(const Json& config) {
+  if (is_timm(config)) return Layout::timm;
+  if (!config.contains("layout")) return Layout::transformers;
+  const auto layout = config["layout"].get<std::string>();
+  for (const auto& [name, known] :
+       {std::pair{"timm", Layout::timm}, {"authors", Layout::authors}, {"torchvision", Layout::torchvision}})
+    if (layout == name) return known;
+  fail(Kind::model, "graft.json: the layout `{}` of a Swin is unknown; known are timm, authors and torchvision.",
+       layout);
+}
+
+SwinNames names_of(Layout layout) {
+  return layout == Layout::timm      ? SwinNames::timm()
+         : layout == Layout::authors ? SwinNames::authors()
+                                     : SwinNames::torchvision();
+}
+
+const char* classifier_of(Layout layout) { return layout == Layout::timm ? "head.fc" : "head"; }
+
+/// Adds what the tensors show: timm's names say little of a Swin, and the others have no configuration. Tables of relative
+/// positions have a column for each head and (2w - 1)^2 rows for windows of side w.
+Json describe(Json config, const io::TensorMap& tensors) {
+  const auto layout = layout_of(config);
+  if (layout == Layout::transformers) return config;
+  if (is_timm(config)) refuse_timm_arguments(config, {"always_partition", "norm_layer", "act_layer"});
+  const auto n = names_of(layout);
+  const auto shape = [&](const std::string& key) {
+    const auto found = tensors.find(key);
+    return found == tensors.end() ? std::vector<int64_t>{} : found->second.shape;
+  };
+  const auto patches = shape(n.patches + ".weight"), inner = shape(n.block(0, 0) + "." + n.inner + ".weight");
+  GRAFT_CHECK(model, patches.size() == 4 && inner.size() == 2 && inner[1] > 0,
+              "the weights have no {} and {}.{}: this is no Swin that graft computes.", n.patches, n.block(0, 0),
+              n.inner);
+  SeenSwin s;
+  s.embed_dim = patches[0];
+  s.in_chans = patches[1];
+  s.patch_size = patches[2];
+  s.mlp_ratio = static_cast<double>(inner[0]) / static_cast<double>(inner[1]);
+  s.qkv_bias = tensors.contains(n.block(0, 0) + "." + n.qkv + ".bias");
+  for (size_t stage = 0; tensors.contains(n.block(stage, 0) + "." + n.table); ++stage) {
+    const auto table = shape(n.block(stage, 0) + "." + n.table);
+    const auto across = table.size() == 2 ? std::llround(std::sqrt(static_cast<double>(table[0]))) : 0;
+    GRAFT_CHECK(model, across % 2 == 1 && across * across == table[0],
+                "{}.{}: is no table of relative positions of square windows, which are those that graft computes.",
+                n.block(stage, 0), n.table);
+    s.num_heads.push_back(table[1]);
+    s.windows.push_back((across + 1) / 2);
+    int64_t depth = 0;
+    while (tensors.contains(n.block(stage, depth) + "." + n.table)) ++depth;
+    s.depths.push_back(depth);
+  }
+  Json found = Json::object();
+  s.visit([&](const char* name, auto& value, const char*) { found[name] = value; });
+  config["swin"] = found;
+  if (!is_timm(config) && !config.contains("num_classes") && !config.contains("id2label")) {
+    const auto classifier = shape(std::string(classifier_of(layout)) + ".weight");
+    config["num_classes"] = classifier.size() == 2 ? classifier[0] : 0;
+  }
+  return config;
+}
+
+/// timm's with its config.json, and bare ones.
+std::shared_ptr<Model> from_tensors(const Json& json, const Task& task) {
+  GRAFT_CHECK(model, json.contains("swin"),
+              "config.json: says nothing of the widths of this Swin; give the folder with its weights.");
+  const auto layout = layout_of(json);
+  const auto seen = read_config<SeenSwin>(json["swin"]);
+  GivenSwin published;
+  if (layout == Layout::torchvision)  // tiny, small and base
+    published.drop_path_rate = seen.embed_dim >= 128 ? 0.5 : seen.depths.size() > 2 && seen.depths[2] > 6 ? 0.3 : 0.2;
   const auto arguments = json.value("model_args", Json::object());
-  const auto c = read_config<TimmSwin>(arguments, published);
-  const auto pool = arguments.value("global_pool", json.value("global_pool", "avg"));
-  GRAFT_CHECK(model, pool == "avg", "config.json: global_pool `{}` is not computed for Swin; `avg` is.", pool);
+  const auto given = read_config<GivenSwin>(is_timm(json) ? arguments : json, published);
+  if (is_timm(json)) {
+    const auto pool = arguments.value("global_pool", json.value("global_pool", "avg"));
+    GRAFT_CHECK(model, pool == "avg", "config.json: global_pool `{}` is not computed for Swin; `avg` is.", pool);
+  }
   SwinSpec s;
-  s.embed_dim = c.embed_dim;
-  s.patch_size = c.patch_size;
-  s.num_channels = c.in_chans;
-  s.depths = c.depths;
-  s.num_heads = c.num_heads;
-  // Where a stage's grid is smaller than the window, timm makes the tables for the grid.
-  for (auto side = timm_image_size(json) / c.patch_size; s.windows.size() < c.depths.size(); side = (side + 1) / 2)
-    s.windows.push_back(std::min(side, c.window_size));
-  s.mlp_ratio = c.mlp_ratio;
-  s.qkv_bias = c.qkv_bias;
-  s.shift_first = true;
-  s.hidden_dropout = c.proj_drop_rate;
-  s.attention_dropout = c.attn_drop_rate;
-  s.drop_path_rate = c.drop_path_rate;
-  const auto model = std::make_shared<Swin>(SwinNames::timm(), s);
+  s.embed_dim = seen.embed_dim;
+  s.patch_size = seen.patch_size;
+  s.num_channels = seen.in_chans;
+  s.depths = seen.depths;
+  s.num_heads = seen.num_heads;
+  s.windows = seen.windows;
+  s.mlp_ratio = seen.mlp_ratio;
+  s.qkv_bias = seen.qkv_bias;
+  s.shift_first = layout == Layout::timm;
+  s.fixed_windows = layout == Layout::torchvision;
+  s.hidden_dropout = given.proj_drop_rate;
+  s.attention_dropout = given.attn_drop_rate;
+  s.drop_path_rate = given.drop_path_rate;
+  const auto model = std::make_shared<Swin>(names_of(layout), s);
   const ImageHeadOptions head{.pooling = Pooling::patches,
                               .width = model->width(),
                               .special_tokens = 0,
-                              .classifier = "head.fc",
-                              .dropout = c.drop_rate};
+                              .classifier = classifier_of(layout),
+                              .dropout = given.drop_rate};
   model->head = task.kind == "features" ? image_features(head) : image_classifier(head, task.num_labels);
   return model;
 }
 
 std::shared_ptr<Model> create(const Json& json, const Task& task) {
-  return is_timm(json) ? from_timm(json, task) : from_transformers(json, task);
+  return layout_of(json) == Layout::transformers ? from_transformers(json, task) : from_tensors(json, task);
 }
 
 std::string class_name(const Task& task) {
@@ -471,7 +579,8 @@ Architecture swin() {
           .create = create,
           .class_name = class_name,
           .rules = {drop("classifier."), drop("head."), drop("*.relative_position_index"), drop("*.attn_mask")},
-          .language_task = ""};
+          .language_task = "",
+          .describe = describe};
 }
 
 }  // namespace graft::models

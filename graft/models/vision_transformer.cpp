@@ -47,7 +47,7 @@ VisionNames VisionNames::transformers(const std::string& prefix, bool dinov2) {
 
 VisionNames VisionNames::timm() {
   VisionNames n;
-  n.embeddings = {"patch_embed.", "cls_token", "reg_token", "pos_embed"};
+  n.embeddings = {"patch_embed.", "cls_token", "reg_token", "register_tokens", "pos_embed"};
   n.patches = "patch_embed.proj";
   n.class_token = "cls_token";
   n.positions = "pos_embed";
@@ -63,6 +63,23 @@ VisionNames VisionNames::timm() {
   n.outer = "mlp.fc2";
   n.scale1 = "ls1.gamma";
   n.scale2 = "ls2.gamma";
+  return n;
+}
+
+VisionNames VisionNames::torchvision() {
+  VisionNames n;
+  n.embeddings = {"conv_proj.", "class_token", "encoder.pos_embedding"};
+  n.patches = "conv_proj";
+  n.class_token = "class_token";
+  n.positions = "encoder.pos_embedding";
+  n.layer = "encoder.layers.encoder_layer_";
+  n.norm = "encoder.ln";
+  n.norm1 = "ln_1";
+  n.norm2 = "ln_2";
+  n.qkv = "self_attention.in_proj";
+  n.attention_output = "self_attention.out_proj";
+  n.inner = "mlp.0";
+  n.outer = "mlp.3";
   return n;
 }
 

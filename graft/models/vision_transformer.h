@@ -20,7 +20,8 @@ struct VisionNames {
 
   /// transformers' names below `prefix` ("vit"); `dinov2` has its own inside a layer.
   static VisionNames transformers(const std::string& prefix, bool dinov2);
-  static VisionNames timm();
+  static VisionNames timm();  // the authors of MAE, DINO and DINOv2 have them too
+  static VisionNames torchvision();
 };
 
 struct VisionOptions {

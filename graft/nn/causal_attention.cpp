@@ -1,6 +1,7 @@
 #include "graft/nn/causal_attention.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "graft/core/error.h"
 
@@ -73,6 +74,14 @@ void append(Tensor& held, const Tensor& x, const CausalRows& rows, int64_t num_h
   const auto B = static_cast<int64_t>(rows.lengths.size());
   // Zeros: what stands behind a shorter sequence is masked, but 0 times not-a-number would not be 0.
   if (!held.defined()) held = torch::zeros({B, num_heads, cache.capacity, x.size(1) / num_heads}, x.options());
+  const auto all_equal = [](const std::vector<int64_t>& values) {
+    return std::adjacent_find(values.begin(), values.end(), std::not_equal_to<>()) == values.end();
+  };
+  if (rows.lengths.front() == 1 && all_equal(rows.lengths) && all_equal(cache.lengths)) {
+    GRAFT_ASSERT(cache.lengths.front() < cache.capacity, "the cache is full");
+    held.select(2, cache.lengths.front()).copy_(x.view({B, num_heads, -1}));
+    return;
+  }
   int64_t start = 0;
   for (int64_t b = 0; b < B; ++b) {
     const auto n = rows.lengths[b];
@@ -88,17 +97,19 @@ Tensor attend_to_cache(const Tensor& query, const CausalRows& rows, const Causal
   const auto B = static_cast<int64_t>(rows.lengths.size());
   const auto longest = *std::max_element(cache.lengths.begin(), cache.lengths.end()) + 1;
   const auto shortest = *std::min_element(cache.lengths.begin(), cache.lengths.end()) + 1;
-  const auto held = [&](const Tensor& x) { return shared_by_groups(x.narrow(2, 0, longest), o.num_heads); };
+  const auto K = o.num_key_value_heads;
   Tensor mask;
   if (shortest != longest || (o.window > 0 && longest > o.window)) {
     const auto places = torch::tensor(cache.lengths, torch::kInt64).to(query.device()).unsqueeze(1);  // (B, 1)
     mask = visible(places, longest, o.window);
   }
   const auto& layer = cache.layers[rows.layer];
-  const auto mixed =
-      at::scaled_dot_product_attention(heads_of(query, B, 1, o.num_heads), held(layer.keys), held(layer.values),
-                                       mask.defined() ? std::optional<Tensor>(mask) : std::nullopt, 0, false, o.scale);
-  return mixed.transpose(1, 2).reshape({B, -1});
+  // The heads that share one of keys ask as if they were its tokens, so that it is not repeated for each: they all stand at
+  // the same place.
+  const auto mixed = at::scaled_dot_product_attention(
+      query.view({B, K, o.num_heads / K, -1}), layer.keys.narrow(2, 0, longest), layer.values.narrow(2, 0, longest),
+      mask.defined() ? std::optional<Tensor>(mask) : std::nullopt, 0, false, o.scale);
+  return mixed.reshape({B, -1});
 }
 
 }  // namespace

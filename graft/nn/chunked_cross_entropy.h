@@ -1,9 +1,8 @@
-// Cross-entropy over a large vocabulary without the whole matrix of logits: some rows at a time, forward and gradient in
-// one pass, so that memory holds one chunk of logits.
+// Cross-entropy over a large vocabulary without the whole matrix of logits (chunked_logits.h).
 // Shapes:  N rows, C channels, V vocabulary.
 #pragma once
 
-#include <torch/types.h>
+#include "graft/nn/chunked_logits.h"
 
 namespace graft::nn {
 
@@ -13,6 +12,9 @@ namespace graft::nn {
 torch::Tensor chunked_cross_entropy(const torch::Tensor& hidden, const torch::Tensor& weight,
                                     const torch::Tensor& labels, int64_t chunk_rows = 0,
                                     const torch::Tensor& bias = {});
+
+/// The same of each chunk, to be joined with others.
+ChunkLoss cross_entropy_of(const torch::Tensor& labels);
 
 /// The same for each row, without gradient: (N) float32, 0 where the label is -100.
 torch::Tensor chunked_losses(const torch::Tensor& hidden, const torch::Tensor& weight, const torch::Tensor& labels,

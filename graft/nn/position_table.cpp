@@ -5,6 +5,11 @@
 #include "graft/core/error.h"
 
 namespace graft::nn {
+namespace {
+
+constexpr double kOffset = 0.1;  // of DINO's factor, against rounding: facebookresearch/dino, vision_transformer.py
+
+}  // namespace
 
 torch::Tensor resized_positions(const torch::Tensor& table, int64_t prefix, int64_t height, int64_t width,
                                 PositionRule rule) {
@@ -16,8 +21,24 @@ torch::Tensor resized_positions(const torch::Tensor& table, int64_t prefix, int6
               rows);
   const auto grid = table.narrow(1, prefix, rows).view({1, side, side, C}).permute({0, 3, 1, 2});
   const std::vector<int64_t> size{height, width};
-  const auto resized = rule == PositionRule::bicubic ? at::upsample_bicubic2d(grid, size, false)
-                                                     : at::_upsample_bicubic2d_aa(grid, size, false);
+  const auto factor = [&](int64_t wanted) {
+    return (static_cast<double>(wanted) + kOffset) / static_cast<double>(side);
+  };
+  torch::Tensor resized;
+  switch (rule) {
+    case PositionRule::bicubic:
+      resized = at::upsample_bicubic2d(grid, size, /*align_corners=*/false);
+      break;
+    case PositionRule::bicubic_antialiased:
+      resized = at::_upsample_bicubic2d_aa(grid, size, /*align_corners=*/false);
+      break;
+    case PositionRule::bicubic_offset:
+      resized = at::upsample_bicubic2d(grid, size, /*align_corners=*/false, factor(height), factor(width));
+      break;
+    case PositionRule::bicubic_aligned:
+      resized = at::upsample_bicubic2d(grid, size, /*align_corners=*/true);
+      break;
+  }
   const auto patches = resized.permute({0, 2, 3, 1}).reshape({height * width, C});
   return torch::cat({table[0].narrow(0, 0, prefix), patches});
 }

@@ -7,7 +7,9 @@ namespace graft::nn {
 
 enum class PositionRule {
   bicubic,              // transformers: to a size, a = -0.75, no antialiasing
-  bicubic_antialiased,  // timm
+  bicubic_antialiased,  // timm, and DINOv2's code for models with registers
+  bicubic_offset,   // DINO's and DINOv2's code: by the factor (n + 0.1) / M, which also sets where samples are taken
+  bicubic_aligned,  // torchvision: the corners of both grids lie on each other
 };
 
 /// table (1, prefix + M * M, C): `prefix` rows of special tokens, then a square grid -> (prefix + height * width, C).

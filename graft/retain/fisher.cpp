@@ -58,6 +58,9 @@ struct Pass {
       for (const auto& [slot, rows] : x.kept) add(rows.lengths);
     }
     if (reads && reads->where == models::Reads::Where::listed) add(reads->lengths);
+    std::vector<int64_t> rows;  // of packed sequences, whose pieces the lengths above are of
+    for (const auto example : examples) rows.push_back(stream.rows(example));
+    add(rows);
     add(std::vector<int64_t>(examples.size(), 1));
     const auto outputs = train::forward_behind(model, std::move(entering), reads);
     const auto loss = stream.loss_sum(outputs, examples, train::kEvaluation);

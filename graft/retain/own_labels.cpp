@@ -23,15 +23,15 @@ Tensor OwnLabels::loss_sum(const train::Outputs& outputs, const std::vector<int6
   auto scores = found != outputs.end()              ? found->second
                 : outputs.contains("pooler_output") ? outputs.at("pooler_output")
                                                     : outputs.at("last_hidden_state");
+  if (scores.size(0) == 0) return scores.sum();                       // nothing of these examples is masked
   scores = scores.to(torch::kFloat32).reshape({scores.size(0), -1});  // (R, K)
   const auto R = scores.size(0), K = scores.size(1), B = static_cast<int64_t>(examples.size());
   std::vector<int64_t> lengths(B, R / B);
-  if (R != B) {
+  if (const auto reads = inputs_.reads(examples, epoch); reads && reads->where == models::Reads::Where::listed) {
+    lengths = reads->lengths;
+  } else if (R != B) {
     std::vector<int64_t> own;
-    const auto reads = inputs_.reads(examples, epoch);
-    if (reads && reads->where == models::Reads::Where::listed) own = reads->lengths;
-    else
-      for (const auto example : examples) own.push_back(inputs_.rows(example));
+    for (const auto example : examples) own.push_back(inputs_.rows(example));
     if (std::accumulate(own.begin(), own.end(), int64_t{0}) == R) lengths = std::move(own);
   }
   GRAFT_ASSERT(std::accumulate(lengths.begin(), lengths.end(), int64_t{0}) == R);

@@ -29,28 +29,41 @@ bool anything_learns(const models::Model& model) {
 }  // namespace
 
 Replay::Replay(const train::Stream& stream, std::vector<int64_t> examples, double fraction, uint64_t seed,
-               std::shared_ptr<models::Head> old_head, Answers logits, double logits_weight)
+               std::shared_ptr<models::Head> old_head, Beside beside)
     : stream_(stream),
       examples_(std::move(examples)),
       per_example_(fraction / (1 - fraction)),
       seed_(seed),
       old_head_(std::move(old_head)),
-      logits_(std::move(logits)),
-      logits_weight_(logits_weight) {
-  GRAFT_ASSERT(logits_weight == 0 || logits_.logits);
-  GRAFT_ASSERT(!examples_.empty() && fraction > 0 && fraction < 1);
+      beside_(std::move(beside)) {
+  GRAFT_ASSERT(beside_.logits_weight == 0 || beside_.logits.logits);
+  GRAFT_ASSERT(!examples_.empty() && fraction > 0 && fraction < 1 && (beside_.labels || beside_.term));
+}
+
+Json Replay::state() const {
+  Json state{{"seen", seen_}, {"replayed", replayed_}, {"per_example", per_example_}};
+  if (beside_.term) state["term"] = beside_.term->state();
+  return state;
+}
+
+void Replay::load_state(const Json& state) {
+  seen_ = state.at("seen");
+  replayed_ = state.at("replayed");
+  per_example_ = state.at("per_example");
+  if (beside_.term) beside_.term->load_state(state.at("term"));
 }
 
 /// The sum over the examples of the mean squared difference from the source's logits.
 models::Tensor Replay::moved_logits(const models::Tensor& logits, const std::vector<int64_t>& examples) const {
-  const auto then = logits_.of(examples).to(logits.device());
+  const auto then = beside_.logits.of(examples).to(logits.device());
   const auto moved = (logits.to(torch::kFloat32).reshape(then.sizes()) - then).square().mean(1);
   std::vector<float> shares;  // of a row in its example
-  for (const auto n : logits_.lengths(examples)) shares.insert(shares.end(), n, 1.0f / static_cast<float>(n));
+  for (const auto n : beside_.logits.lengths(examples)) shares.insert(shares.end(), n, 1.0f / static_cast<float>(n));
   return moved.dot(torch::tensor(shares).to(moved.device()));
 }
 
 std::optional<double> Replay::strengthen(double factor) {
+  if (!beside_.labels) return beside_.term->strengthen(factor);
   if (per_example_ >= 1) return {};
   per_example_ = std::min(1.0, per_example_ * factor);
   return per_example_ / (1 + per_example_);
@@ -78,18 +91,31 @@ double Replay::add_gradients(const train::WholeStep& step) {
     }
     chosen.push_back(order[i % size]);
   }
+  const double counted = stream_.weight(chosen, step.epoch);
+  if (counted == 0) return 0;
+  const double share = static_cast<double>(due) / static_cast<double>(step.examples);
   const Borrowed borrowed(step.model, old_head_);
   torch::manual_seed(step.seed);
   models::Tensor loss;
   {
     const train::Autocast autocast(step.model.device(), step.bf16);
-    const auto outputs =
-        train::forward_behind(step.model, stream_.enter(chosen, step.epoch), stream_.reads(chosen, step.epoch));
-    loss = stream_.loss_sum(outputs, chosen, step.epoch);
-    if (logits_weight_ > 0) loss = loss + logits_weight_ * moved_logits(outputs.at("logits"), chosen);
-    loss = loss / static_cast<double>(step.examples);
+    const auto entering = stream_.enter(chosen, step.epoch);
+    const auto reads = stream_.reads(chosen, step.epoch);
+    const auto ends = train::ends_behind(step.model, entering, reads);
+    const auto& term = beside_.term;
+    if (beside_.labels && term) term->before_head({step.model, chosen, ends, {}, step.epoch, &entering, &reads});
+    const auto outputs = beside_.labels ? step.model.head->forward(ends) : train::Outputs();
+    if (beside_.labels) loss = stream_.loss_sum(outputs, chosen, step.epoch) * (share / counted);
+    if (beside_.logits_weight > 0)
+      loss = loss + moved_logits(outputs.at("logits"), chosen) *
+                        (beside_.logits_weight / static_cast<double>(step.examples));
+    if (term)
+      if (const auto value = term->value({step.model, chosen, ends, outputs, step.epoch, &entering, &reads});
+          value.defined())
+        loss = loss.defined() ? loss + value * share : value * share;
   }
-  if (!loss.requires_grad()) return 0;
+  if (beside_.term) beside_.term->add_gradients(step);
+  if (!loss.defined() || !loss.requires_grad()) return 0;
   loss.backward();
   return loss.item<double>();
 }

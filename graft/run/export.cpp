@@ -10,7 +10,7 @@
 namespace graft::run {
 namespace {
 
-/// Of masked autoencoding. timm has no class with a decoder, so there neither these nor the decoder are written.
+/// Of masked autoencoding; not written where the decoder is not.
 constexpr const char* kObjective[] = {"mask_ratio",
                                       "norm_pix_loss",
                                       "decoder_hidden_size",
@@ -28,13 +28,24 @@ std::string unify_types(std::map<std::string, models::Tensor>& tensors, bool may
   return half ? "bfloat16" : "float32";
 }
 
+bool is_bare(const models::Source& source) { return source.config.contains("layout"); }
+
+/// transformers has a class with a decoder for ViT and none for DINOv2; of the others only the authors of MAE have one.
+bool keeps_decoder(const models::Source& source) {
+  if (is_bare(source) || models::is_timm(source.config)) return source.config.value("layout", std::string()) == "mae";
+  const auto& architecture = *source.architecture;
+  return architecture.class_name({"masked_image"}) != architecture.class_name({"features"});
+}
+
 Json config_of(const models::Source& source, const models::Task& task, const std::vector<std::string>& label_names,
                const std::string& type) {
   auto config = source.config;
-  // timm and bare checkpoints: what was read from shapes is left out, the labels are named as there.
-  if (models::is_timm(config) || config.contains("layout")) {
-    config.erase(source.architecture->model_type);
+  const bool told_by_tensors = models::is_timm(config) || is_bare(source);
+  if (!keeps_decoder(source) || (told_by_tensors && task.kind != "masked_image"))
     for (const auto* key : kObjective) config.erase(key);
+  // timm and bare checkpoints: what was read from shapes is left out, the labels are named as there.
+  if (told_by_tensors) {
+    config.erase(source.architecture->model_type);
     config = models::timm_config_with_labels(config, task.num_labels, label_names);
     if (task.kind == "multilabel") config["problem_type"] = "multi_label_classification";
     else if (task.kind == "regression") config["problem_type"] = "regression";
@@ -66,8 +77,10 @@ Json config_of(const models::Source& source, const models::Task& task, const std
   return config;
 }
 
-std::string card_text(const ModelCard& card, const std::vector<std::string>& label_names) {
-  std::string text = "---\nlibrary_name: transformers\n";
+/// `library`: what loads the model ("transformers", "timm"); "" for weights that only their own code loads.
+std::string card_text(const ModelCard& card, const std::vector<std::string>& label_names, const std::string& library) {
+  std::string text = "---\n";
+  if (!library.empty()) text += fmt::format("library_name: {}\n", library);
   text += fmt::format("base_model: {}\n", card.base_model);
   text += fmt::format("pipeline_tag: {}\n---\n\n", card.task == "masked_image" ? "image-feature-extraction"
                                                    : card.of_images            ? "image-classification"
@@ -104,22 +117,31 @@ std::string export_model(const std::filesystem::path& folder, const models::Sour
   io::remove_all(making);
   io::make_folder(making);
   auto tensors = adapters ? models::peft_tensors(model) : models::without_adapters(model);
-  if (task.kind == "masked_image" && models::is_timm(source.config))
+  if (task.kind == "masked_image" && !keeps_decoder(source))
     std::erase_if(tensors, [](const auto& item) { return item.first.starts_with("decoder."); });
   const auto type = unify_types(tensors, /*may_be_half=*/!adapters);  // adapters are small, and learned in float32
+  if (is_bare(source) && !adapters) {  // as the source's file names them: "module.conv1.weight"
+    std::map<std::string, models::Tensor> named;
+    for (auto& [key, tensor] : tensors) named[source.checkpoint.name_in_file(key)] = tensor;
+    tensors = std::move(named);
+  }
   const auto* weights = adapters ? "adapter_model.safetensors" : "model.safetensors";
   const auto hash = io::write_safetensors(making / weights, models::to_views(tensors));
   if (adapters) {
     const auto base = std::filesystem::absolute(source.folder).lexically_normal().string();
     io::write_file(making / "adapter_config.json", models::peft_config(model, *adapters, task, base).dump(2) + "\n");
   }
+  const auto* library = models::is_timm(source.config) ? "timm"
+                        : is_bare(source)              ? ""
+                        : adapters                     ? "peft"
+                                                       : "transformers";
   const auto* settings_name = source.config.contains("layout") ? "graft.json" : "config.json";
   io::write_file(making / settings_name, config_of(source, task, label_names, type).dump(2) + "\n");
   for (const auto& [name, content] : files) io::write_file(making / name, content);
   if (const auto settings = source.folder / "generation_config.json";
       task.kind == "causal_lm" && std::filesystem::exists(settings))
     io::write_file(making / "generation_config.json", io::read_file(settings));
-  io::write_file(making / "README.md", card_text(card, label_names));
+  io::write_file(making / "README.md", card_text(card, label_names, library));
   io::remove_all(folder);
   io::rename_folder(making, folder);
   return hash;

@@ -12,14 +12,44 @@
 namespace graft::run {
 
 ImageTask::ImageTask(const models::Source& source, data::ImageOptions options)
-    : source_(source), options_(std::move(options)), preprocessing_(data::read_preprocessing(source.folder)) {}
+    : source_(source), options_(std::move(options)), preprocessing_(data::read_preprocessing(source.folder)) {
+  const auto wanted = channels();
+  GRAFT_CHECK(model, wanted == 0 || wanted == preprocessing_.channels(),
+              "{}: its mean and std are of {} channels, the model takes {}. Give as many numbers, one for each band.",
+              preprocessing_.origin, preprocessing_.channels(), wanted);
+}
+
+/// Channels of an image; 0 where the configuration does not say.
+int64_t ImageTask::channels() const {
+  const auto& config = source_.config;
+  const auto in = [](const Json& json, const char* key) {
+    return json.contains(key) && json[key].is_number_integer() ? json[key].get<int64_t>() : 0;
+  };
+  for (const auto& [section, key] : {std::pair{"vit", "in_chans"},
+                                     {"swin", "in_chans"},
+                                     {"resnet", "num_channels"},
+                                     {"efficientnet", "num_channels"}})  // what the tensors told
+    if (config.contains(section) && config[section].is_object()) return in(config[section], key);
+  return in(config, "num_channels");
+}
+
+/// Side of a patch; 1 for families without patches.
+int64_t ImageTask::patch_side() const {
+  const auto& config = source_.config;
+  for (const auto* section : {"vit", "swin"})  // what the tensors told
+    if (config.contains(section) && config[section].is_object()) return config[section].value("patch_size", int64_t{1});
+  return config.contains("patch_size") && config["patch_size"].is_number_integer() ? config["patch_size"].get<int64_t>()
+                                                                                   : 1;
+}
 
 void ImageTask::settle_adaptation(models::Source& source, const adapt::AdaptOptions& options) const {
   const auto& o = options.images;
   source.config["mask_ratio"] = o.mask_ratio;
   source.config["norm_pix_loss"] = o.normalise_targets;
   const auto& tensors = source.checkpoint.tensors;
-  if (std::any_of(tensors.begin(), tensors.end(), [](const auto& t) { return t.first.starts_with("decoder."); }))
+  if (std::any_of(tensors.begin(), tensors.end(), [](const auto& t) {
+        return t.first.starts_with("decoder.") || t.first.starts_with("decoder_embed.");
+      }))
     return;
   source.config["decoder_hidden_size"] = o.decoder_width;
   source.config["decoder_intermediate_size"] = 4 * o.decoder_width;
@@ -55,7 +85,10 @@ adapt::Objective ImageTask::objective(models::Model& model, const models::Source
   std::shared_ptr<features::ImageInputs> inputs[2];
   for (const bool held : {false, true}) {
     inputs[held] = std::make_shared<features::ImageInputs>(model, preprocessing_, options_);
-    if (!held) inputs[held]->augment(augment, seed_of(seed, {"adapt"}));
+    // Many bands have no views: an epoch differs from another by its masks alone.
+    if (!held && (!preprocessing_.bands || options_.augment.enabled))
+      inputs[held]->augment(augment, seed_of(seed, {"adapt"}));
+    inputs[held]->least_side(patch_side());
     inputs[held]->add(files_, sides[held], bad_rows, skipped, progress);
     GRAFT_CHECK(data, inputs[held]->size() > 0, "none of the {} images can be used; the first: {}", skipped.count,
                 skipped.first.empty() ? "there is none" : skipped.first.front());
@@ -94,6 +127,7 @@ std::vector<Prepared> ImageTask::prepare_all(const models::Model& model, const s
     auto own = options;
     own.cache_gb /= static_cast<double>(tasks.size());
     inputs.push_back(std::make_unique<features::ImageInputs>(model, task->preprocessing_, own));
+    inputs.back()->least_side(task->patch_side());
     if (wanted.training_seed && options.augment.enabled) inputs.back()->augment(options.augment, *wanted.training_seed);
     all.push_back(inputs.back().get());
   }

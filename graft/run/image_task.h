@@ -32,6 +32,9 @@ class ImageTask final : public TaskInputs {
   bool of_images() const override { return true; }
 
  private:
+  int64_t patch_side() const;
+  int64_t channels() const;
+
   const models::Source& source_;
   data::ImageOptions options_;
   data::Preprocessing preprocessing_;

@@ -138,9 +138,16 @@ struct Runner {
 
   torch::Dtype weights() const { return models::weight_type_named(recipe.train.weights); }
 
-  void attach_adapters(models::Model& model, const char* stage) const {
+  /// `source`, when the adapters are to stand beside it in the end; `fresh`: keys of the head that were not in it.
+  void attach_adapters(models::Model& model, const char* stage, const Source* beside,
+                       const std::vector<std::string>& fresh) const {
     if (recipe.lora.rank == 0) return;
-    const auto layers = models::attach_lora(model, recipe.lora, seed_of(recipe.seed, {stage, "lora"}));
+    GRAFT_CHECK(
+        usage, !beside || beside->adapter_config.is_null(),
+        "lora.merge: {} is an adapter itself, and PEFT opens no adapter upon another. Set lora.merge = true, so "
+        "that the result is a whole model.",
+        origin.name);
+    const auto layers = models::attach_lora(model, recipe.lora, seed_of(recipe.seed, {stage, "lora"}), fresh);
     progress.line(fmt::format("{} linear layers learn through adapters of rank {}", layers.size(), recipe.lora.rank));
   }
 
@@ -156,7 +163,9 @@ struct Runner {
     const auto kind = task_inputs(source, recipe.adapt.max_length, recipe.images, recipe.language);
     kind->settle_adaptation(source, recipe.adapt);
     const auto loaded = models::load(source, task, seed_of(recipe.seed, {"adapt", "head"}), true, weights());
-    attach_adapters(*loaded.model, "adapt");
+    // The stages share model folders and nothing else, so what finetuning starts from is whole.
+    const bool beside = recipe.lora.rank > 0 && !recipe.lora.merge && purpose == Purpose::adapt;
+    attach_adapters(*loaded.model, "adapt", beside ? &source : nullptr, loaded.report.fresh);
     require_room(*loaded.model, loaded.model->all_groups(), purpose == Purpose::run ? 2 : 1);
     if (saved_stage.empty()) {
       journal.write("start", {{"source", source.name}, {"source_hash", identity["source"]}, {"seed", recipe.seed}});
@@ -172,6 +181,15 @@ struct Runner {
     hooks.journal = [&](const std::string& event, Json fields) { journal.write(event, std::move(fields)); };
     hooks.save = [&](const Json& state, const Tensors& tensors, bool must) { save("adapt", state, tensors, must); };
     hooks.progress = &progress;
+    const auto knowledge = adaptation_knowledge();
+    // The language head that the source had goes on learning; a fresh one is none of the source's.
+    const bool own_head = knowledge && knowledge->task().kind == task.kind && loaded.report.fresh.empty();
+    if (knowledge) {
+      check_source_data(*knowledge);
+      hooks.terms = retaining_in_adapt(*knowledge, *loaded.model, loaded.report.fresh, own_head, objective);
+      if (recipe.retain.report && knowledge->has_data())
+        hooks.retained = [&] { return report_adaptation(*knowledge, *loaded.model, own_head); };
+    }
     adapt::Adaptation stage(*loaded.model, objective, recipe.adapt, recipe.train, recipe.seed,
                             !loaded.report.fresh.empty(), hooks);
     if (saved_stage == "adapt") stage.resume(saved_state, std::exchange(saved_tensors, {}));
@@ -179,8 +197,6 @@ struct Runner {
     results["adapt"] = stage.result();
     if (objective.write_samples) objective.write_samples(folder / "reconstructions");
     const auto target = purpose == Purpose::adapt ? folder / "model" : adapted_folder();
-    // The stages share model folders and nothing else, so what finetuning starts from is whole.
-    const bool beside = recipe.lora.rank > 0 && !recipe.lora.merge && purpose == Purpose::adapt;
     if (recipe.lora.rank > 0 && !beside) models::merge_lora(*loaded.model);
     const std::string measure = objective.perplexity ? "perplexity" : "loss";
     export_model(target, source, *loaded.model, task, {}, kind->files(*loaded.model),
@@ -208,7 +224,8 @@ struct Runner {
                                          models::label_names(source.config) == dataset.label_names,
                                      weights());
     auto& model = *loaded.model;
-    attach_adapters(model, "finetune");
+    const bool beside = recipe.lora.rank > 0 && !recipe.lora.merge;
+    attach_adapters(model, "finetune", beside ? &source : nullptr, loaded.report.fresh);
     require_room(model, finetune::most_trained(model, recipe.finetune), 1);
     const auto train = prepare(*kind, model, dataset, dataset.train, "training");
     const auto validation = prepare(*kind, model, dataset, dataset.validation, "validation");
@@ -246,11 +263,7 @@ struct Runner {
     // The same labels in the same order: the model goes on with the source's own head.
     const bool same_head = knowledge && knowledge->task().kind == task.kind && loaded.report.fresh.empty();
     if (knowledge) {
-      identity["source_data"] = knowledge->data_hash();
-      GRAFT_CHECK(
-          usage, !saved_identity.contains("source_data") || saved_identity["source_data"] == identity["source_data"],
-          "{}: retain.source_data has changed since the run was started, so it cannot be resumed. Start a new run.",
-          folder.string());
+      check_source_data(*knowledge);
       if (recipe.retain.report || recipe.retain.chooses()) knowledge->compare_on(*validation.inputs);
       if (recipe.retain.report) report_source(*knowledge, model, same_head, adapted);
       setting.terms = retaining(*knowledge, model, loaded.report.fresh, same_head, *train.inputs, setting, adapted);
@@ -282,7 +295,6 @@ struct Runner {
     if (walks()) walk_back(*knowledge, model, same_head, schedule.head_alone(), dataset, validation);
 
     evaluate_test(model, dataset, *kind);
-    const bool beside = recipe.lora.rank > 0 && !recipe.lora.merge;
     if (recipe.lora.rank > 0 && !beside) models::merge_lora(model);
     auto card = results["finetune"];
     if (results.contains("test")) card["test"] = results["test"];
@@ -300,8 +312,8 @@ struct Runner {
 
   bool retains() const {
     const auto& r = recipe.retain;
-    return r.ewc.strength > 0 || r.l2sp > 0 || r.lwf.weight > 0 || r.replay.fraction > 0 || r.interpolate ||
-           r.max_forgetting >= 0;
+    return r.ewc.strength > 0 || r.l2sp > 0 || r.lwf.weight > 0 || r.replay.fraction > 0 || r.kl.coefficient > 0 ||
+           r.interpolate || r.max_forgetting >= 0;
   }
 
   bool walks() const { return recipe.retain.interpolate || recipe.retain.max_forgetting >= 0; }
@@ -319,6 +331,78 @@ struct Runner {
     if (recipe.lora.rank > 0)
       models::attach_lora(knowledge->probe(), recipe.lora, seed_of(recipe.seed, {"retain", "lora"}));
     return knowledge;
+  }
+
+  /// The same for adaptation, which alone has no examples to compare features on.
+  std::unique_ptr<SourceKnowledge> adaptation_knowledge() {
+    const auto& r = recipe.retain;
+    const bool terms = r.ewc.strength > 0 || r.l2sp > 0 || r.replay.fraction > 0 || r.kl.coefficient > 0;
+    if (!terms && !(r.report && (r.has_source_data() || !r.corpus.empty()))) return nullptr;
+    return source_knowledge();
+  }
+
+  void check_source_data(const SourceKnowledge& knowledge) {
+    identity["source_data"] = knowledge.data_hash();
+    GRAFT_CHECK(
+        usage, !saved_identity.contains("source_data") || saved_identity["source_data"] == identity["source_data"],
+        "{}: retain.source_data or retain.corpus has changed since the run was started, so it cannot be resumed. "
+        "Start a new run.",
+        folder.string());
+  }
+
+  /// The source before and after its adaptation.
+  Json report_adaptation(SourceKnowledge& knowledge, const models::Model& model, bool own_head) {
+    const auto source = knowledge.original();
+    const auto after = knowledge.measure(model, own_head);
+    progress.line("kept of the source after adapt: " + retained_text(after, source));
+    return {{"source", source}, {"after", after}};
+  }
+
+  std::vector<std::shared_ptr<train::LossTerm>> retaining_in_adapt(SourceKnowledge& knowledge, models::Model& model,
+                                                                   const std::vector<std::string>& fresh, bool own_head,
+                                                                   const adapt::Objective& objective) {
+    const auto probe_stream = [&]() -> std::shared_ptr<train::Stream> {
+      const bool fits = knowledge.task().kind == objective.name || knowledge.task().kind == "features";
+      GRAFT_CHECK(usage, fits && objective.stream_on,
+                  "retain.ewc: the Fisher of {} cannot be taken on the corpus, which its head does not fit. Give "
+                  "retain.source_data, or a file of `graft retain fisher` as retain.ewc.fisher.",
+                  origin.name);
+      return objective.stream_on(knowledge.probe(), false);
+    };
+    auto terms = pulls(knowledge, model, fresh,
+                       [&] { return knowledge.fisher(knowledge.has_data() ? nullptr : probe_stream().get()); });
+    if (recipe.retain.kl.coefficient > 0) {
+      GRAFT_CHECK(
+          usage, objective.stream_on && fresh.empty(),
+          "retain.kl: {} has no trained language head, so it says nothing of a token that could be held. Leave the "
+          "section out, or take a source with its language head.",
+          origin.name);
+      const bool masks = objective.name == "masked_lm";
+      if (auto kl = knowledge.kl(
+              model, own_head, [&objective](models::Model& other) { return objective.stream_on(other, false); },
+              !masks))
+        terms.push_back(std::move(kl));
+    }
+    if (auto replay = knowledge.replay(model, own_head)) terms.push_back(std::move(replay));
+    return terms;
+  }
+
+  /// EWC and L2-SP. `fisher` computes what no file has.
+  std::vector<std::shared_ptr<train::LossTerm>> pulls(SourceKnowledge& knowledge, const models::Model& model,
+                                                      const std::vector<std::string>& fresh,
+                                                      const std::function<retain::Anchors()>& fisher) {
+    const auto& options = recipe.retain;
+    std::vector<std::shared_ptr<train::LossTerm>> terms;
+    const auto free = [&](retain::Anchors anchors) {  // a new head of the old one's name is not held
+      for (const auto& key : fresh) anchors.of.erase(key);
+      return anchors;
+    };
+    if (options.ewc.strength > 0)
+      terms.push_back(std::make_shared<retain::Ewc>(model, free(protection(fisher)), options.ewc.strength));
+    if (options.l2sp > 0)
+      terms.push_back(
+          std::make_shared<retain::Ewc>(model, free(retain::anchors_at(knowledge.probe(), {})), options.l2sp, "l2sp"));
+    return terms;
   }
 
   /// The source before anything of the new task is learned; with an adaptation before it and after it.
@@ -388,22 +472,32 @@ struct Runner {
     progress.line(reason);
   }
 
+  /// The training split as a stream for any model of the family.
+  static SourceKnowledge::StreamOn training_on(const features::Inputs& inputs, const finetune::Setting& setting) {
+    return [&inputs, task = setting.task, names = setting.label_names, split = setting.train](models::Model& model) {
+      struct Fed {
+        Fed(models::Model& model, const features::Inputs& inputs) : feed(model, inputs) {}
+        features::Feed feed;
+        std::unique_ptr<train::Stream> stream;
+      };
+      const auto fed = std::make_shared<Fed>(model, inputs);
+      fed->stream = train::task_stream(model, fed->feed, task, names, *split.examples, split.alignment);
+      return std::shared_ptr<train::Stream>(fed, fed->stream.get());
+    };
+  }
+
   std::vector<std::shared_ptr<train::LossTerm>> retaining(SourceKnowledge& knowledge, models::Model& model,
                                                           const std::vector<std::string>& fresh, bool same_head,
                                                           const features::Inputs& inputs,
                                                           const finetune::Setting& setting, bool adapted) {
     const auto& options = recipe.retain;
-    std::vector<std::shared_ptr<train::LossTerm>> terms;
-    const auto free = [&](retain::Anchors anchors) {  // a new head of the old one's name is not held
-      for (const auto& key : fresh) anchors.of.erase(key);
-      return anchors;
-    };
-    if (options.ewc.strength > 0)
-      terms.push_back(
-          std::make_shared<retain::Ewc>(model, free(protection(knowledge, inputs, setting)), options.ewc.strength));
-    if (options.l2sp > 0)
-      terms.push_back(
-          std::make_shared<retain::Ewc>(model, free(retain::anchors_at(knowledge.probe(), {})), options.l2sp, "l2sp"));
+    auto terms = pulls(knowledge, model, fresh, [&] {
+      auto& probe = knowledge.probe();
+      const features::Feed feed(probe, inputs);
+      const auto proxy = train::task_stream(probe, feed, setting.task, setting.label_names, *setting.train.examples,
+                                            setting.train.alignment);
+      return knowledge.fisher(proxy.get(), &inputs);
+    });
     if (options.lwf.weight > 0) {
       const auto started = Clock::now();
       auto answers = source_answers(knowledge, model, inputs, setting, adapted);
@@ -413,6 +507,11 @@ struct Runner {
                                                     same_head ? nullptr : knowledge.probe().head, options.lwf));
       prepared("lwf", started);
     }
+    const bool held_in_adapt = !recipe.adapt.corpus.empty() && purpose == Purpose::run && setting.task != "causal_lm";
+    if (options.kl.coefficient > 0 && !options.kl.corpus && held_in_adapt)
+      progress.line("note: the KL to the source was for adapt; the new task's head gives no distribution over tokens");
+    else if (auto kl = knowledge.kl(model, same_head, training_on(inputs, setting), true))
+      terms.push_back(std::move(kl));
     if (auto replay = knowledge.replay(model, same_head)) terms.push_back(std::move(replay));
     if (knowledge.task().kind == setting.task && !same_head && setting.task == "classification" && retains() &&
         options.replay.fraction == 0 && grows(knowledge.label_names(), setting.label_names))
@@ -507,17 +606,12 @@ struct Runner {
   }
 
   /// The file that the recipe names, what the source carries with it, or the Fisher computed once for this run.
-  retain::Anchors protection(SourceKnowledge& knowledge, const features::Inputs& inputs,
-                             const finetune::Setting& setting) {
+  retain::Anchors protection(const std::function<retain::Anchors()>& fisher) {
     const auto file = protection_file();
     if (file == origin.folder / retain::kAnchorsFile) progress.line("the source brings its Fisher: " + file.string());
     if (file != folder / retain::kAnchorsFile || fs::exists(file)) return retain::read_anchors(file);
     const auto started = Clock::now();
-    auto& probe = knowledge.probe();
-    const features::Feed feed(probe, inputs);
-    const auto proxy = train::task_stream(probe, feed, setting.task, setting.label_names, *setting.train.examples,
-                                          setting.train.alignment);
-    auto anchors = knowledge.fisher(proxy.get());
+    auto anchors = fisher();
     retain::write_anchors(file, anchors);
     prepared("ewc", started);
     return anchors;

@@ -59,6 +59,7 @@ void check_data(const Recipe& r, Checks& c, std::vector<std::string>& mistakes) 
   within("brightness", a.brightness, 0, 1);
   within("contrast", a.contrast, 0, 1);
   within("saturation", a.saturation, 0, 1);
+  within("hue", a.hue, 0, 0.5);
   within("randaugment", static_cast<double>(a.randaugment), 0, 10);
   within("randaugment_strength", a.randaugment_strength, 0, 30);
   within("views", static_cast<double>(a.views), 1, 100);
@@ -143,13 +144,14 @@ void check_train(const Recipe& r, Checks& c) {
   c.at_least("lora.rank", 0, r.lora.rank);
   c.positive("lora.alpha", r.lora.alpha);
   c.fraction("lora.dropout", r.lora.dropout);
+  c.one_of("lora.head", r.lora.head, {"train", "freeze"});
   c.expect(!r.lora.targets.empty(), "lora.targets", "at least one", r.lora.targets);
   c.at_least("features.budget_gb", 0, r.features.budget_gb);
   c.at_least("features.capture_tokens", 1, r.features.capture_tokens);
   c.at_least("features.units_ahead", 0, r.features.units_ahead);
 }
 
-void check_retain(const Recipe& r, Checks& c, std::vector<std::string>& mistakes) {
+void check_retain(const Recipe& r, Purpose purpose, Checks& c, std::vector<std::string>& mistakes) {
   const auto& k = r.retain;
   c.at_least("retain.examples", 2, k.examples);
   c.at_least("retain.l2sp", 0, k.l2sp);
@@ -159,8 +161,13 @@ void check_retain(const Recipe& r, Checks& c, std::vector<std::string>& mistakes
         "retain.interpolate and retain.max_forgetting: go along the weights, which lora.rank leaves alone");
   c.at_least("retain.strengthen_by", 1, k.strengthen_by);
   for (const auto& name : k.strengthened)
-    c.one_of("retain.strengthened", name, {"ewc", "l2sp", "lwf", "replay"});
+    c.one_of("retain.strengthened", name, {"ewc", "l2sp", "lwf", "replay", "kl"});
   c.expect(k.ewc.decay >= 0 && k.ewc.decay <= 1, "retain.ewc.decay", "from 0 to 1", k.ewc.decay);
+  if (purpose == Purpose::adapt && (k.interpolate || k.max_forgetting >= 0))
+    mistakes.push_back(
+        "retain.interpolate and retain.max_forgetting: are for finetuning; adapt alone cannot keep them");
+  if (purpose == Purpose::adapt && k.lwf.weight > 0)
+    mistakes.push_back("retain.lwf: is for finetuning; what adapt can hold is retain.kl, ewc, l2sp and replay");
   c.at_least("retain.ewc.strength", 0, k.ewc.strength);
   c.at_least("retain.ewc.examples", 1, k.ewc.examples);
   c.one_of("retain.ewc.labels", k.ewc.labels, {"auto", "given", "own"});
@@ -176,11 +183,27 @@ void check_retain(const Recipe& r, Checks& c, std::vector<std::string>& mistakes
   if ((k.replay.buffer == "reservoir" || k.replay.buffer == "herding") && k.replay.size == 0)
     mistakes.push_back(fmt::format("retain.replay.size: is missing; {} chooses so many source examples",
                                    k.replay.buffer));
+  c.at_least("retain.kl.coefficient", 0, k.kl.coefficient);
+  c.one_of("retain.kl.direction", k.kl.direction, {"tuned_source", "source_tuned"});
+  c.at_least("retain.kl.target", 0, k.kl.target);
+  c.one_of("retain.kl.teacher", k.kl.teacher, {"auto", "live", "top_k"});
+  c.at_least("retain.kl.top_k", 1, k.kl.top_k);
+  if (k.kl.target > 0 && k.kl.coefficient == 0)
+    mistakes.push_back("retain.kl.target: adapts retain.kl.coefficient, which is 0; give it a start, for example 0.1");
+  const auto& h = k.corpus_held_out;
+  c.expect(h > 0 && h < 1, "retain.corpus_held_out", "between 0 and 1", h);
+  if (!k.corpus.empty() && k.has_source_data())
+    mistakes.push_back(
+        "retain.source_data and retain.corpus: give one of them; a source is asked by its classifier or by its "
+        "language "
+        "head");
+  if (k.kl.corpus && (k.corpus.empty() || k.kl.coefficient == 0))
+    mistakes.push_back("retain.kl.corpus: holds the KL on retain.corpus; give that and retain.kl.coefficient");
   const auto wants_data = [&](bool wanted, const char* what) {
-    if (wanted && !k.has_source_data())
+    if (wanted && !k.has_source_data() && k.corpus.empty())
       mistakes.push_back(
           fmt::format("retain.source_data.path: is missing; {} needs labelled examples of what the source "
-                      "was trained for",
+                      "was trained for (or, of a language model, general text: retain.corpus)",
                       what));
   };
   wants_data(k.replay.fraction > 0, "retain.replay");
@@ -256,8 +279,8 @@ Recipe read_recipe(Json json, const std::vector<std::string>& set, Purpose purpo
     checks.at_least("select.sample", 50, recipe.select.sample);
     checks.at_least("select.max_mb", 0, recipe.select.max_mb);
     checks.at_least("select.seconds", 0, recipe.select.seconds);
-    check_retain(recipe, checks, mistakes);
   }
+  check_retain(recipe, purpose, checks, mistakes);
   if (purpose == Purpose::adapt && recipe.source == "auto")
     mistakes.push_back("source: auto measures sources on labelled data; adapting alone has none, so name the source");
   if (purpose == Purpose::adapt && recipe.adapt.corpus.empty())

@@ -1,13 +1,18 @@
 #include "graft/run/retention.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <tuple>
 
 #include "graft/core/error.h"
+#include "graft/core/hash.h"
+#include "graft/core/interrupt.h"
 #include "graft/core/random.h"
+#include "graft/data/corpus.h"
 #include "graft/features/feed.h"
 #include "graft/models/loading.h"
+#include "graft/models/weight_type.h"
 #include "graft/retain/buffer.h"
 #include "graft/retain/fisher.h"
 #include "graft/retain/own_labels.h"
@@ -20,6 +25,10 @@ namespace {
 bool is_labelled(const std::string& kind) {
   return kind == "classification" || kind == "multilabel" || kind == "regression" || kind == "tokens";
 }
+
+constexpr int64_t kRowsMeasured = 2048;
+
+bool is_language(const std::string& kind) { return kind == "masked_lm" || kind == "causal_lm"; }
 
 /// A seeded sample in two halves of at most `count` each.
 std::pair<std::vector<int64_t>, std::vector<int64_t>> halves(int64_t size, int64_t count, uint64_t seed) {
@@ -40,13 +49,19 @@ SourceKnowledge::SourceKnowledge(models::Source source, const retain::RetainOpti
       options_(options),
       seed_(seed),
       progress_(progress),
-      task_(models::task_of(source_.config, *source_.architecture)),
+      task_(options.corpus.empty() ? models::task_of(source_.config, *source_.architecture)
+                                   : models::Task{source_.architecture->language_task}),
       names_(models::label_names(source_.config)) {
   auto plain = images;
   plain.augment.enabled = false;
   kind_ = task_inputs(source_, max_length, plain);
   auto loaded = models::load(source_, task_, seed_of(seed, {"retain", "head"}));
-  const bool answers = is_labelled(task_.kind) || task_.kind == "masked_lm" || task_.kind == "causal_lm";
+  const bool answers = is_labelled(task_.kind) || is_language(task_.kind);
+  GRAFT_CHECK(
+      usage, options_.corpus.empty() || (is_language(task_.kind) && loaded.report.fresh.empty()),
+      "retain.corpus: {} has no trained language head, so its perplexity on general text cannot be measured, and "
+      "it cannot be replayed. Leave the key out; drift and agreement are measured on the new examples.",
+      source_.name);
   if ((!answers || !loaded.report.fresh.empty()) && !options_.has_source_data()) {
     task_ = {"features"};  // a head that nobody trained knows nothing, and one that paints images answers nothing
     loaded = models::load(source_, task_, seed_of(seed, {"retain", "head"}));
@@ -54,6 +69,7 @@ SourceKnowledge::SourceKnowledge(models::Source source, const retain::RetainOpti
   probe_ = loaded.model;
   probe_->unfreeze_only({});
   probe_->eval();
+  if (!options_.corpus.empty()) read_corpus(max_length);
   if (!options_.has_source_data()) return;
 
   GRAFT_CHECK(
@@ -122,6 +138,25 @@ void SourceKnowledge::ask(const Wanted& wanted) {
     if (questions->examples.size() > 0) questions->prepared = kind_->prepare(*probe_, questions->examples, wanted);
 }
 
+void SourceKnowledge::read_corpus(int64_t max_length) {
+  adapt::AdaptOptions reading;
+  reading.corpus = options_.corpus;
+  reading.text = options_.source_data.text;
+  reading.bad_rows = options_.source_data.bad_rows;
+  reading.held_out_fraction = options_.corpus_held_out;
+  reading.max_length = max_length;
+  corpus_ = kind_->objective(*probe_, source_, reading, seed_of(seed_, {"retain", "corpus"}), {});
+  const auto seed = seed_of(seed_, {"retain", "measured on"});
+  if (options_.chooses() && corpus_.held_out->size() > 1)
+    std::tie(measured_[0], measured_[1]) = halves(corpus_.held_out->size(), options_.examples, seed);
+  else measured_[0] = measured_[1] = train::sample(corpus_.held_out->size(), options_.examples, seed);
+  Sha256 hash;
+  data::for_each_document(
+      {reading.corpus, reading.text, reading.bad_rows, reading.held_out_fraction},
+      [&](std::string_view document, bool held) { hash.update(document).update(held ? "h" : "t"); });
+  data_.hash = hash.hex();
+}
+
 void SourceKnowledge::compare_on(const features::Inputs& inputs) {
   proxy_ = &inputs;
   GRAFT_ASSERT(!released_);
@@ -129,7 +164,7 @@ void SourceKnowledge::compare_on(const features::Inputs& inputs) {
   auto& [report, choice] = asked_;
   report.compared = train::sample(inputs.size(), options_.examples, seed);
   // Choices are made by the labelled examples where there are such.
-  if (options_.chooses() && !choice.prepared.inputs && inputs.size() > 1) {
+  if (options_.chooses() && !choice.prepared.inputs && !corpus_.held_out && inputs.size() > 1) {
     std::tie(report.compared, choice.compared) = halves(inputs.size(), options_.examples, seed);
     choice.before = retain::observe(*probe_, inputs, choice.compared, rows_at_once());
   }
@@ -137,7 +172,7 @@ void SourceKnowledge::compare_on(const features::Inputs& inputs) {
 }
 
 int64_t SourceKnowledge::rows_at_once() const {
-  return task_.kind == "masked_lm" || task_.kind == "causal_lm" ? 512 : 4096;  // logits of a whole vocabulary are large
+  return is_language(task_.kind) ? 512 : 4096;  // logits of a whole vocabulary are large
 }
 
 void SourceKnowledge::release(const models::Model& model, bool head) {
@@ -147,7 +182,8 @@ void SourceKnowledge::release(const models::Model& model, bool head) {
 
 Json SourceKnowledge::judged(Asked asked) {
   Json measure = Json::object();
-  const auto& [examples, prepared, compared, before] = questions(asked);
+  const auto chosen = asked == Asked::choice && options_.chooses() ? 1 : 0;
+  const auto& [examples, prepared, compared, before] = asked_[chosen];
   if (prepared.inputs) {
     const features::Feed feed(*probe_, *prepared.inputs);
     const auto stream = train::task_stream(*probe_, feed, task_.kind, names_, examples, prepared.alignment);
@@ -156,6 +192,26 @@ Json SourceKnowledge::judged(Asked asked) {
     measure["metric"] = metric;
     measure["value"] = train::metric_of(metric, predictions);
     measure["examples"] = examples.size();
+  }
+  if (corpus_.held_out) {
+    const auto& measured = measured_[chosen];
+    double loss = 0, weight = 0;
+    for (size_t i = 0; i < measured.size();) {
+      stop_if_interrupted();
+      std::vector<int64_t> batch;
+      for (int64_t rows = 0; i < measured.size() && (batch.empty() || rows < kRowsMeasured); ++i) {
+        batch.push_back(measured[i]);
+        rows += corpus_.held_out->rows(measured[i]);
+      }
+      const torch::NoGradGuard no_grad;
+      const auto outputs = train::forward_behind(*probe_, corpus_.held_out->enter(batch, train::kEvaluation),
+                                                 corpus_.held_out->reads(batch, train::kEvaluation));
+      loss += corpus_.held_out->loss_sum(outputs, batch, train::kEvaluation).item<double>();
+      weight += corpus_.held_out->weight(batch, train::kEvaluation);
+    }
+    measure["metric"] = "perplexity";
+    measure["value"] = std::exp(loss / std::max(1.0, weight));
+    measure["examples"] = measured.size();
   }
   if (proxy_ && !compared.empty()) {
     const auto now = retain::observe(*probe_, *proxy_, compared, rows_at_once());
@@ -176,9 +232,10 @@ Json SourceKnowledge::measure(const models::Model& model, bool head, Asked asked
   return judged(asked);
 }
 
-retain::Anchors SourceKnowledge::fisher(const train::Stream* proxy) {
+retain::Anchors SourceKnowledge::fisher(const train::Stream* proxy, const features::Inputs* proxy_inputs) {
   GRAFT_ASSERT(!released_);
-  const bool given = train_.inputs && options_.ewc.labels != "own";
+  // Of general text the next token is known too, but the definition draws it from the model.
+  const bool given = corpus_.training ? options_.ewc.labels == "given" : train_.inputs && options_.ewc.labels != "own";
   std::unique_ptr<features::Feed> feed;
   std::unique_ptr<train::Stream> labelled;
   probe_->unfreeze_only(probe_->all_groups());  // examples enter at the first block
@@ -186,7 +243,10 @@ retain::Anchors SourceKnowledge::fisher(const train::Stream* proxy) {
     feed = std::make_unique<features::Feed>(*probe_, *train_.inputs);
     labelled = train::task_stream(*probe_, *feed, task_.kind, names_, data_.train, train_.alignment);
   }
-  const auto& inputs = labelled ? *labelled : *proxy;
+  std::shared_ptr<train::Stream> masked;
+  if (task_.kind == "masked_lm" && !corpus_.training && proxy_inputs)
+    masked = kind_->masked(*probe_, source_, *proxy_inputs, seed_of(seed_, {"retain", "masks"}));
+  const auto& inputs = corpus_.training ? *corpus_.training : labelled ? *labelled : masked ? *masked : *proxy;
   const retain::OwnLabels own(inputs, task_.kind, seed_);
   const auto examples = train::sample(inputs.size(), options_.ewc.examples, seed_of(seed_, {"retain", "fisher"}));
   retain::FisherWork work{.batch_rows = std::min<int64_t>(2048, rows_at_once())};
@@ -206,18 +266,37 @@ retain::Anchors SourceKnowledge::fisher(const train::Stream* proxy) {
 }
 
 std::shared_ptr<train::LossTerm> SourceKnowledge::replay(models::Model& model, bool head) {
-  if (options_.replay.fraction <= 0) return nullptr;
-  const auto& kept = buffered_.inputs ? buffered_ : train_;
-  replay_feed_ = std::make_unique<features::Feed>(model, *kept.inputs);
-  replay_stream_ = train::task_stream(model, *replay_feed_, task_.kind, names_, buffer_, kept.alignment);
-  std::vector<int64_t> all(kept.inputs->size());
+  constexpr double kUsual = 0.05;
+  const bool labels = options_.replay.fraction > 0, held = options_.kl.coefficient > 0 && options_.kl.corpus;
+  if (!labels && !held) return nullptr;
+  auto old_head = head ? nullptr : probe_->head;
+  retain::Replay::Beside beside{.labels = labels};
+  if (corpus_.training) {
+    replay_stream_ = corpus_.stream_on(model, false);
+    if (!head) {
+      // Not the probe's: a tied matrix is of its embeddings, which are other ones while it borrows.
+      language_ = load_source();
+      language_->unfreeze_only({});
+      language_->eval();
+      retain::keep_behind(*language_, static_cast<int64_t>(language_->chains.front().blocks.size()));
+      old_head = language_->head;
+    }
+  } else {
+    const auto& kept = buffered_.inputs ? buffered_ : train_;
+    replay_feed_ = std::make_unique<features::Feed>(model, *kept.inputs);
+    replay_stream_ = train::task_stream(model, *replay_feed_, task_.kind, names_, buffer_, kept.alignment);
+    beside.logits_weight = options_.replay.logits;
+    if (beside.logits_weight > 0)
+      beside.logits = retain::answers(*probe_, features::Feed(*probe_, *kept.inputs), probe_->head->reads(), true, {},
+                                      rows_at_once());
+  }
+  std::vector<int64_t> all(replay_stream_->size());
   std::iota(all.begin(), all.end(), 0);
-  retain::Answers logits;
-  if (options_.replay.logits > 0)
-    logits = retain::answers(*probe_, features::Feed(*probe_, *kept.inputs), probe_->head->reads(), true, {},
-                             rows_at_once());
-  return std::make_shared<retain::Replay>(*replay_stream_, std::move(all), options_.replay.fraction, seed_,
-                                          head ? nullptr : probe_->head, std::move(logits), options_.replay.logits);
+  if (held)
+    beside.term = std::make_shared<retain::Kl>(
+        options_.kl, teacher(model, [this](models::Model& source) { return corpus_.stream_on(source, false); }));
+  return std::make_shared<retain::Replay>(*replay_stream_, std::move(all), labels ? options_.replay.fraction : kUsual,
+                                          seed_, std::move(old_head), std::move(beside));
 }
 
 std::filesystem::path SourceKnowledge::answers_file(const features::Inputs& inputs, const models::Reads& reads,
@@ -235,8 +314,60 @@ retain::Answers SourceKnowledge::answers(const features::Feed& feed, const model
   return retain::answers(*probe_, feed, reads, logits, file, rows_at_once());
 }
 
+std::shared_ptr<train::LossTerm> SourceKnowledge::kl(const models::Model& model, bool head, const StreamOn& stream_on,
+                                                     bool fixed) {
+  const auto& o = options_.kl;
+  if (o.coefficient <= 0 || (o.corpus && !head)) return nullptr;  // then it is held on general text alone
+  GRAFT_CHECK(
+      usage, is_language(task_.kind),
+      "retain.kl: {} has no trained language head ({}), so it says nothing of the next token that could be held. "
+      "Leave the section out; retain.lwf holds classes and features.",
+      source_.name, source_.architecture->class_name(task_));
+  GRAFT_CHECK(
+      usage, head,
+      "retain.kl: the new task has a head of its own, which gives no distribution over tokens. Hold it on general "
+      "text (retain.corpus with retain.kl.corpus = true); on the task's own texts it is for adapt and for data.task "
+      "= \"causal_lm\" alone.");
+  const auto teacher = this->teacher(model, stream_on);
+  const bool whole = teacher->kind() == retain::Teacher::Kind::whole;
+  std::shared_ptr<retain::StoredAnswers> stored;
+  if (o.teacher == "top_k" || (o.teacher == "auto" && whole && fixed)) {
+    GRAFT_CHECK(usage, fixed,
+                "retain.kl.teacher = \"top_k\": masks are drawn anew in each epoch, so answers cannot be stored. Write "
+                "live, or leave it at auto.");
+    const auto source = teacher->whole();
+    stored = std::make_shared<retain::StoredAnswers>(
+        *teacher, *stream_on(*source), o.top_k, retain::kl_direction(o.direction), rows_at_once(),
+        [&](int64_t done, int64_t total) { progress_.step("the source's answers, stored once", done, total); });
+    progress_.line(fmt::format(
+        "KL to the source: its {} likeliest tokens of each of {} positions are stored ({:.1f} MB). Of a model whose "
+        "last "
+        "states are off by a tenth they give {:.5f} nats for {:.5f}",
+        o.top_k, stored->positions(), static_cast<double>(stored->bytes()) / 1e6, stored->stored, stored->exact));
+  } else {
+    progress_.line(
+        fmt::format("KL to the source: asked in each step{}", teacher->kind() == retain::Teacher::Kind::adapters_off
+                                                                  ? ", the model itself without its adapters"
+                                                              : whole ? ", all of it, for the model was adapted before"
+                                                                      : ", from where the model begins to learn"));
+  }
+  return std::make_shared<retain::Kl>(o, teacher, stored);
+}
+
+std::shared_ptr<retain::Teacher> SourceKnowledge::teacher(const models::Model& model, const StreamOn& stream_on) const {
+  return std::make_shared<retain::Teacher>(
+      model, [this, weights = models::weight_type(model)] { return load_source(weights); },
+      [stream_on](models::Model& source, const std::vector<int64_t>& examples, uint64_t epoch) {
+        return stream_on(source)->enter(examples, epoch);
+      });
+}
+
+std::shared_ptr<models::Model> SourceKnowledge::load_source(torch::Dtype weights) const {
+  return models::load(source_, task_, seed_of(seed_, {"retain", "head"}), true, weights).model;
+}
+
 std::map<std::string, models::Tensor> SourceKnowledge::weights(bool head) const {
-  const auto source = models::load(source_, task_, seed_of(seed_, {"retain", "head"})).model;
+  const auto source = load_source();
   std::map<std::string, models::Tensor> chosen;
   for (const auto& items : {source->parameters_by_key(), source->buffers_by_key()})
     for (const auto& item : items)
@@ -245,6 +376,7 @@ std::map<std::string, models::Tensor> SourceKnowledge::weights(bool head) const 
 }
 
 double kept(const Json& measure) {
+  if (measure.value("metric", "") == "perplexity") return -std::log(measure["value"].get<double>());
   for (const auto* key : {"value", "agreement", "cka"})
     if (measure.contains(key)) return measure[key].get<double>();
   return 0;

@@ -7,6 +7,7 @@
 #include "graft/retain/anchors.h"
 #include "graft/retain/answers.h"
 #include "graft/retain/drift.h"
+#include "graft/retain/kl.h"
 #include "graft/retain/options.h"
 #include "graft/run/task_inputs.h"
 #include "graft/train/loss_term.h"
@@ -20,8 +21,9 @@ enum class Asked { report, choice };
 /// A model that knew something, with the data to ask it.
 class SourceKnowledge {
  public:
-  /// Loads the source with its own head (and adapters' places, where the tuned model has such: `lora`).
-  /// Throws Kind::usage when `options.source_data` is given for a source without a task head that it fits.
+  /// Loads the source with its own head, and reads what it is asked with: labelled examples, or general text.
+  /// Throws Kind::usage when `options.source_data` is given for a source without a task head that it fits, or
+  /// `options.corpus` for one without a language head.
   SourceKnowledge(models::Source source, const retain::RetainOptions& options, int64_t max_length,
                   const data::ImageOptions& images, uint64_t seed, report::Progress& progress);
 
@@ -30,9 +32,10 @@ class SourceKnowledge {
   /// The same with the labelled examples.
   void compare_on_source_data() { compare_on(*asked_[0].prepared.inputs); }
 
-  /// What the source's own head makes of `model`'s blocks: `metric` and its value on the source's data, else `agreement`
-  /// with the source's outputs; in a report always `cka`, the drift of the features. `head`: the model has the source's
-  /// head itself. Throws Kind::model where the model's blocks are of other shapes than the source's.
+  /// What the source's own head makes of `model`'s blocks: `metric` and its value on the source's data (on general text its
+  /// perplexity, of masked tokens where it fills masks); with examples to compare on also `agreement` with the source's
+  /// outputs and, in a report, `cka`, the drift of the features. `head`: the model has the source's head itself. Throws
+  /// Kind::model where the model's blocks are of other shapes than the source's.
   Json measure(const models::Model& model, bool head, Asked asked = Asked::report);
   /// The same of the source as it came.
   Json original(Asked asked = Asked::report);
@@ -40,9 +43,11 @@ class SourceKnowledge {
   /// head); for when nothing but measure() and weights() is still to come.
   void release(const models::Model& model, bool head);
 
-  /// The Fisher of the source, by `options.ewc.labels`; of `proxy` where there is no source data.
-  retain::Anchors fisher(const train::Stream* proxy);
-  /// Replay for `model`, nullptr when the recipe wants none. `head`: the model has the source's head itself.
+  /// The Fisher of the source, by `options.ewc.labels`; of `proxy`, a stream on the probe, where it has no data of its own.
+  /// `inputs`: the proxy's, which a source that fills masks is given masked.
+  retain::Anchors fisher(const train::Stream* proxy, const features::Inputs* inputs = nullptr);
+  /// Replay for `model`, nullptr when the recipe wants none; of general text also, or only, to hold the divergence from the
+  /// source there. `model` is as its training begins. `head`: it has the source's head itself.
   std::shared_ptr<train::LossTerm> replay(models::Model& model, bool head);
   /// What replay reads, after replay(); null without.
   features::Feed* replayed() { return replay_feed_.get(); }
@@ -52,11 +57,18 @@ class SourceKnowledge {
   /// These answers, from `file` if they are there. `feed` is of the probe.
   retain::Answers answers(const features::Feed& feed, const models::Reads& reads, const std::filesystem::path& file);
 
+  using StreamOn = std::function<std::shared_ptr<train::Stream>(models::Model&)>;
+  /// The divergence from the source for `model`, which is as its training begins; nullptr when the recipe wants none.
+  /// `head`: the model has the source's language head. `stream_on` gives what it trains on, for any model of its family;
+  /// `fixed`: the same in each epoch, so that answers can be stored. Throws Kind::usage where it is not possible.
+  std::shared_ptr<train::LossTerm> kl(const models::Model& model, bool head, const StreamOn& stream_on, bool fixed);
+
   /// The source's parameters and buffers by key; with its head when `head`.
   std::map<std::string, models::Tensor> weights(bool head) const;
 
-  /// SHA-256 of the source's data; "" without.
-  std::string data_hash() const { return data_.hash; }
+  /// SHA-256 of the source's data or general text; "" without.
+  const std::string& data_hash() const { return data_.hash; }
+  bool has_data() const { return test_.inputs || corpus_.held_out; }
   const models::Task& task() const { return task_; }
   const std::vector<std::string>& label_names() const { return names_; }
   models::Model& probe() { return *probe_; }
@@ -70,11 +82,13 @@ class SourceKnowledge {
     std::vector<int64_t> compared;  // of the proxy
     retain::Seen before;
   };
-  Questions& questions(Asked asked) { return asked_[asked == Asked::choice && options_.chooses() ? 1 : 0]; }
   void ask(const Wanted& wanted);
   std::vector<int64_t> buffered();
   Json judged(Asked asked);
+  void read_corpus(int64_t max_length);
   int64_t rows_at_once() const;
+  std::shared_ptr<models::Model> load_source(torch::Dtype weights = torch::kFloat32) const;
+  std::shared_ptr<retain::Teacher> teacher(const models::Model& model, const StreamOn& stream_on) const;
 
   models::Source source_;
   retain::RetainOptions options_;
@@ -90,11 +104,15 @@ class SourceKnowledge {
   Prepared train_, buffered_;
   Questions asked_[2];  // by Asked
   std::unique_ptr<features::Feed> replay_feed_;
-  std::unique_ptr<train::Stream> replay_stream_;
+  std::shared_ptr<train::Stream> replay_stream_;
+  adapt::Objective corpus_;                  // general text, on the probe
+  std::vector<int64_t> measured_[2];         // held-out sequences of it, by Asked
+  std::shared_ptr<models::Model> language_;  // of the source: its language head alone
   const features::Inputs* proxy_ = nullptr;
 };
 
-/// The one number of a measure by which forgetting is judged: the source's metric, else agreement, else CKA.
+/// The one number of a measure by which forgetting is judged, larger is better: the source's metric (of perplexity minus
+/// its logarithm), else agreement, else CKA.
 double kept(const Json& measure);
 
 /// "accuracy 0.8123 (-0.0120), features 0.94 alike": for people. `before` is the source's own measure.

@@ -48,6 +48,12 @@ class TaskInputs {
   virtual adapt::Objective objective(models::Model& model, const models::Source& source,
                                      const adapt::AdaptOptions& options, uint64_t seed,
                                      const std::function<void(int64_t, int64_t)>& progress) = 0;
+  /// `inputs` (of prepare()) with tokens masked, to be told by `model`, which has a masked-language head; nullptr where
+  /// there is no such thing. `inputs` must outlive it.
+  virtual std::shared_ptr<train::Stream> masked(models::Model&, const models::Source&, const features::Inputs&,
+                                                uint64_t) {
+    return nullptr;
+  }
   /// As data::read_dataset().
   virtual data::Dataset read(const data::DataOptions& options, uint64_t seed,
                              const std::vector<std::string>& label_names) = 0;

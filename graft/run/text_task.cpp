@@ -1,11 +1,47 @@
 #include "graft/run/text_task.h"
 
+#include <set>
+
+#include "graft/adapt/masked_lm.h"
 #include "graft/core/error.h"
 #include "graft/core/random.h"
 #include "graft/data/language/language_examples.h"
 #include "graft/io/file.h"
 
 namespace graft::run {
+namespace {
+
+/// The ids that the files beside the weights give a role: config.json, and of ends also generation_config.json, for a model
+/// that chats ends otherwise than one that goes on with a text.
+std::set<int64_t> stated_ids(const models::Source& source, const std::string& key) {
+  std::set<int64_t> ids;
+  const auto add = [&](const Json& settings) {
+    if (!settings.is_object() || !settings.contains(key)) return;
+    const auto& stated = settings[key];
+    for (const auto& id : stated.is_array() ? stated : Json::array({stated}))
+      if (id.is_number_integer() && id.get<int64_t>() >= 0) ids.insert(id.get<int64_t>());
+  };
+  add(source.config);
+  const auto generation = source.folder / "generation_config.json";
+  if (!ids.empty() && key == "eos_token_id" && std::filesystem::exists(generation))
+    add(Json::parse(io::read_file(generation), nullptr, false));
+  return ids;
+}
+
+/// Sizes may agree by chance; where a text begins and ends does not.
+void check_roles(const data::Tokenizer& tokenizer, const models::Source& source) {
+  for (const std::string role : {"bos_token", "eos_token", "pad_token"}) {
+    const auto id = tokenizer.special_id(role);
+    const auto stated = stated_ids(source, role + "_id");
+    GRAFT_CHECK(
+        model, !id || stated.empty() || stated.contains(*id),
+        "{}: the tokenizer's {} `{}` has the id {}, but config.json says {}_id {}. The tokenizer does not belong "
+        "to these weights; use the files of one model, or correct the id in config.json if it does.",
+        source.folder.string(), role, tokenizer.token_of(*id), *id, role, fmt::join(stated, ", "));
+  }
+}
+
+}  // namespace
 
 void check_tokenizer(const data::Tokenizer& tokenizer, const models::Source& source) {
   const auto pad = tokenizer.special_id("pad_token");
@@ -20,6 +56,7 @@ void check_tokenizer(const data::Tokenizer& tokenizer, const models::Source& sou
               "{}: the tokenizer has {} ids, but config.json's vocab_size gives the embedding {} rows. The tokenizer "
               "does not belong to these weights; use the files of one model.",
               source.folder.string(), tokenizer.vocab_size(), rows);
+  if (source.architecture->language_task == "causal_lm") check_roles(tokenizer, source);
 }
 
 void settle_padding(const data::Tokenizer& tokenizer, models::Source& source) {
@@ -57,6 +94,22 @@ adapt::Objective TextTask::objective(models::Model& model, const models::Source&
   return adapt::read_objective(source.architecture->language_task, model, tokenizer_,
                                source.config.at("vocab_size").get<int64_t>(), options,
                                length_limit(options.max_length, tokenizer_, model), seed, language_);
+}
+
+std::shared_ptr<train::Stream> TextTask::masked(models::Model& model, const models::Source& source,
+                                                const features::Inputs& inputs, uint64_t seed) {
+  struct Held {
+    adapt::MaskRules rules;
+    adapt::MaskedLm stream;
+    Held(const data::Tokenizer& tokenizer, int64_t vocab_size, models::Model& model, const features::TextInputs& texts,
+         uint64_t seed)
+        : rules(tokenizer, vocab_size, {}), stream(model, texts, rules, seed) {}
+  };
+  const auto* texts = dynamic_cast<const features::TextInputs*>(&inputs);
+  if (!texts || source.architecture->language_task != "masked_lm") return nullptr;
+  const auto held =
+      std::make_shared<Held>(tokenizer_, source.config.at("vocab_size").get<int64_t>(), model, *texts, seed);
+  return {held, &held->stream};
 }
 
 data::Dataset TextTask::read(const data::DataOptions& options, uint64_t seed,

@@ -7,7 +7,8 @@
 
 namespace graft::run {
 
-/// Throws Kind::model naming both files and both sizes when the tokenizer has more ids than the embedding has rows.
+/// Throws Kind::model naming both files and both numbers when the tokenizer has more ids than the embedding has rows, and
+/// when it pads, or for a decoder begins or ends texts, by another id than config.json says.
 void check_tokenizer(const data::Tokenizer& tokenizer, const models::Source& source);
 
 /// Decoders publish no padding id, and transformers scores no batch without one: the tokenizer's, else its end token, is
@@ -27,6 +28,8 @@ class TextTask final : public TaskInputs {
   void settle(models::Source& source) const override { settle_padding(tokenizer_, source); }
   adapt::Objective objective(models::Model& model, const models::Source& source, const adapt::AdaptOptions& options,
                              uint64_t seed, const std::function<void(int64_t, int64_t)>& progress) override;
+  std::shared_ptr<train::Stream> masked(models::Model& model, const models::Source& source,
+                                        const features::Inputs& inputs, uint64_t seed) override;
   data::Dataset read(const data::DataOptions& options, uint64_t seed,
                      const std::vector<std::string>& label_names) override;
   data::Examples list(const std::vector<std::string>& given) override;

@@ -58,6 +58,7 @@ Phase::Phase(models::Model& model, PhasePlan plan, const TrainOptions& options, 
     optimizer_.add(item.key(), item.value(), plan_.learning_rates.at(group),
                    decays(item.value()) ? plan_.weight_decay : 0);
   }
+  for (const auto& term : terms_) term->begin_phase();
   if (plan_.start_metric) {
     state_.has_best = true;
     state_.best = state_.reference = *plan_.start_metric;
@@ -123,13 +124,18 @@ void Phase::train_step(const std::vector<int64_t>& batch, double position, int64
     Tensor loss;
     {
       const Autocast autocast(model_.device(), options_.precision == "bfloat16");
-      const auto ends = ends_behind(model_, train_.enter(examples, epoch), train_.reads(examples, epoch),
-                                    options_.activation_checkpointing);
+      const auto entering = train_.enter(examples, epoch);
+      const auto reads = train_.reads(examples, epoch);
+      const auto ends = ends_behind(model_, entering, reads, options_.activation_checkpointing);
+      for (size_t i = 0; i < terms_.size(); ++i) {
+        const Timed timed(term_seconds_[i]);
+        terms_[i]->before_head({model_, examples, ends, {}, epoch, &entering, &reads});
+      }
       const auto outputs = model_.head->forward(ends);
       loss = train_.loss_sum(outputs, examples, epoch) / total;
       for (size_t i = 0; i < terms_.size(); ++i) {  // shares of the parts add up to 1
         const Timed timed(term_seconds_[i]);
-        const auto value = terms_[i]->value({model_, examples, ends, outputs, epoch});
+        const auto value = terms_[i]->value({model_, examples, ends, outputs, epoch, &entering, &reads});
         if (!value.defined()) continue;
         const auto share = value * (train_.weight(examples, epoch) / total);
         term_sums_[i] += share.item<double>();
@@ -197,8 +203,10 @@ void Phase::finish_epoch(const PhaseHooks& hooks) {
            {"seconds", step_seconds_}};
   step_seconds_ = 0;
   for (size_t i = 0; i < terms_.size(); ++i) {
-    row["terms"][terms_[i]->name()] = {{"value", term_sums_[i] / static_cast<double>(std::max<int64_t>(1, state_.step))},
-                                       {"seconds", term_seconds_[i]}};
+    row["terms"][terms_[i]->name()] = {
+        {"value", term_sums_[i] / static_cast<double>(std::max<int64_t>(1, state_.step))},
+        {"seconds", term_seconds_[i] + terms_[i]->take_seconds()}};
+    if (const auto facts = terms_[i]->facts(); !facts.is_null()) row["terms"][terms_[i]->name()].update(facts);
     term_sums_[i] = term_seconds_[i] = 0;
   }
   state_.history.push_back(row);

@@ -57,7 +57,10 @@ Predictions evaluate(models::Model& model, const Stream& stream, int64_t batch_r
   model.eval();
   auto predictions = stream.predictions();
   double loss = 0, weight = 0;
-  for (const auto& examples : batches_by_rows(stream, std::min(batch_rows, kEvaluationRows))) {
+  const auto batches = batches_by_rows(stream, std::min(batch_rows, kEvaluationRows));
+  for (size_t b = 0; b < batches.size(); ++b) {
+    const auto& examples = batches[b];
+    if (b + 1 < batches.size()) stream.expect(batches[b + 1], kEvaluation);
     stop_if_interrupted();
     const Autocast autocast(model.device(), bf16);
     const auto outputs =

@@ -32,7 +32,8 @@ uint64_t view_of(uint64_t epoch) { return epoch == kEvaluation ? 0 : epoch + 1; 
 
 void Supervised::expect(const std::vector<int64_t>& examples, uint64_t epoch) const {
   for (const auto& chain : model_.chains)
-    if (model_.boundary(chain.name) == 0) feed_.inputs().expect(examples, view_of(epoch));
+    if (const auto boundary = model_.boundary(chain.name); !feed_.stored_up_to(chain.name, boundary))
+      feed_.inputs().expect(examples, boundary == 0 ? view_of(epoch) : 0);
 }
 
 std::map<std::string, Activations> Supervised::enter(const std::vector<int64_t>& examples, uint64_t epoch) const {

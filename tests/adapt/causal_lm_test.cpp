@@ -248,6 +248,48 @@ TEST_P(CausalLoss, CountsOnlyWhatIsLearned) {
   EXPECT_NEAR(loss(stream, {0}).item<double>(), expected, 1e-5 * expected);
 }
 
+// The head's own function of the loss, with what else saves memory around it.
+TEST_P(CausalLoss, CheckpointedItHasTheSameGradients) {
+  PackedSequences packed(20);
+  for (const auto& ids : documents) packed.add(ids);
+  const CausalLm stream(*model, packed);
+  const std::vector<int64_t> some{0, 1, 2};
+  loss(stream, some).backward();
+  const auto plain = gradients();
+  const auto checkpointed =
+      stream.loss_sum(train::forward_behind(*model, stream.enter(some, 0), stream.reads(some, 0), true), some, 0);
+  checkpointed.backward();
+  expect_near(gradients(), plain, 1e-6);
+}
+
+TEST_P(CausalLoss, UnderAutocastItIsNearAndGradientsStayInFloat32) {
+  PackedSequences packed(20);
+  for (const auto& ids : documents) packed.add(ids);
+  const CausalLm stream(*model, packed);
+  const std::vector<int64_t> some{0, 1, 2};
+  const auto exact = loss(stream, some);
+  exact.backward();
+  const auto plain = gradients();
+  torch::Tensor rounded;
+  {
+    const train::Autocast autocast(torch::kCPU, true);
+    rounded = loss(stream, some);
+  }
+  rounded.backward();
+  EXPECT_EQ(rounded.scalar_type(), torch::kFloat32);
+  EXPECT_NE(rounded.item<double>(), exact.item<double>());
+  EXPECT_NEAR(rounded.item<double>(), exact.item<double>(), 0.02 * exact.item<double>());
+  for (const auto& [key, gradient] : gradients()) EXPECT_EQ(gradient.scalar_type(), torch::kFloat32) << key;
+  loss(stream, some).backward();
+  expect_near(gradients(), plain, 0);  // nothing of the rounded pass stays behind
+  {
+    const train::Autocast autocast(torch::kCPU, true);
+    rounded = loss(stream, some);
+  }
+  rounded.backward();
+  expect_near(gradients(), plain, 0.05);
+}
+
 INSTANTIATE_TEST_SUITE_P(All, CausalLoss, testing::Values("llama", "gpt_bigcode", "starcoder2"),
                          [](const auto& info) { return info.param; });
 

@@ -108,6 +108,46 @@ TEST(MaskedImages, WhatIsNotSeenDoesNotReachTheEncoder) {
   EXPECT_FALSE(rebuilt.allclose(images.values));
 }
 
+TEST(MaskedImages, AnEncoderWithRegistersAndWithoutAClassTokenIsAdapted) {
+  const torch::NoGradGuard no_grad;
+  const auto model = tiny_model({{"layout", "timm"},
+                                 {"num_heads", 2},
+                                 {"vit",
+                                  {{"embed_dim", 16},
+                                   {"depth", 2},
+                                   {"intermediate", 24},
+                                   {"patch_size", 4},
+                                   {"image_size", 16},
+                                   {"reg_tokens", 3},
+                                   {"class_token", false},
+                                   {"table_prefix", 0}}}});
+  model->eval();
+  Pixels images(2);
+  const MaskedImages stream(*model, images, 1);
+  const auto outputs = outputs_of(*model, stream, {0, 1}, 0);
+  EXPECT_EQ(outputs.at("logits").sizes(), (std::vector<int64_t>{2, 16, 48}));
+  EXPECT_TRUE(outputs.at("mask").sum(1).eq(12).all().item<bool>());
+  // Registers stay in sight of the encoder, the decoder does not get them: 4 seen patches and 12 masks.
+  EXPECT_EQ(stream.enter({0}, 0).at("image").hidden.lengths, (std::vector<int64_t>{7}));  // nothing trains: the end
+  EXPECT_EQ(model->buffers_by_key()["decoder.decoder_pos_embed"].size(1), 16);
+  // What is not seen does not reach the encoder.
+  const auto unseen = models::unpatchified(outputs.at("mask").unsqueeze(-1).expand({2, 16, 48}), 4, 4);
+  images.values = images.values + 10 * unseen;
+  EXPECT_TRUE(outputs_of(*model, stream, {0, 1}, 0).at("logits").equal(outputs.at("logits")));
+}
+
+TEST(MaskedImages, Dinov2IsAdaptedTooAndItsMaskTokenStays) {
+  const torch::NoGradGuard no_grad;
+  const auto model = tiny_model({{"model_type", "dinov2"}, {"mlp_ratio", 2}});
+  model->eval();
+  const Pixels images(3);
+  const MaskedImages stream(*model, images, 1);
+  const auto outputs = outputs_of(*model, stream, {0, 1, 2}, 0);
+  EXPECT_EQ(outputs.at("logits").sizes(), (std::vector<int64_t>{3, 16, 48}));
+  EXPECT_TRUE(model->buffers_by_key().contains("dinov2.embeddings.mask_token"));
+  EXPECT_EQ(model->group_of("decoder.decoder_embed.weight"), "head");
+}
+
 TEST(MaskedImages, TargetsAreNormalisedWithinAPatch) {
   const torch::NoGradGuard no_grad;
   const auto model = tiny_model();

@@ -1,6 +1,12 @@
 // A decoder through the whole schedule, as a user starts it.
 #include <gtest/gtest.h>
 
+#include <set>
+
+#include "graft/data/tokenizers/tokenizer.h"
+#include "graft/io/safetensors.h"
+#include "graft/models/architectures.h"
+#include "graft/models/loading.h"
 #include "tests/cli/program.h"
 
 namespace graft {
@@ -96,6 +102,100 @@ TEST(DecoderRun, WithAdaptersTheResultIsWhatPeftSavesAndMergedAWholeModel) {
       << outcome.err;
 }
 
+TEST(DecoderRun, AnAdapterIsASourceWhoseResultIsMerged) {
+  const Scratch scratch;
+  const auto adapt = [&](const std::string& source, const std::string& out, const std::vector<std::string>& settings) {
+    std::vector<std::string> arguments{"adapt",
+                                       "--quiet",
+                                       "--json",
+                                       "--source",
+                                       (scratch / source).string(),
+                                       "--corpus",
+                                       (scratch / "corpus.txt").string(),
+                                       "--out",
+                                       (scratch / out).string()};
+    for (const auto& setting : settings) arguments.insert(arguments.end(), {"--set", setting});
+    return graft(arguments);
+  };
+  const std::vector<std::string> settings{"adapt.epochs=1", "adapt.max_length=24", "adapt.held_out_fraction=0.2",
+                                          "lora.rank=2", "lora.head=freeze"};
+  decoder_run(scratch, "none");
+  ASSERT_EQ(adapt("source", "first", settings).code, 0);
+  const auto saved = tests::read_text(scratch / "first/model/adapter_model.safetensors");
+  EXPECT_EQ(saved.find("lm_head"), std::string::npos) << "what rests is not saved";
+  const auto refused = adapt("first/model", "second", settings);
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_NE(refused.err.find("lora.merge: model is an adapter itself, and PEFT opens no adapter upon another. Set "
+                             "lora.merge = true"),
+            std::string::npos)
+      << refused.err;
+  EXPECT_FALSE(std::filesystem::exists(scratch / "second/model"));
+  std::filesystem::remove_all(scratch / "second");
+  auto merging = settings;
+  merging.push_back("lora.merge=true");
+  const auto merged = adapt("first/model", "second", merging);
+  ASSERT_EQ(merged.code, 0) << merged.err;
+  EXPECT_TRUE(std::filesystem::exists(scratch / "second/model/model.safetensors"));
+  EXPECT_EQ(graft({"predict", "--model", (scratch / "second/model").string(), "--max-new-tokens", "2"}, "good\n").code,
+            0);
+}
+
+/// The tiny decoder with random weights and as many rows as its tokenizer has words, so that every token has a text.
+void write_talking_decoder(const std::filesystem::path& folder) {
+  tests::write_tiny_decoder(folder);
+  auto config = Json::parse(tests::read_text(folder / "config.json"));
+  config["vocab_size"] = data::Tokenizer::load(folder).vocab_size();
+  tests::write_text(folder / "config.json", config.dump());
+  torch::manual_seed(2);
+  const auto model = models::find_architecture(config).create(config, {"causal_lm"});
+  const torch::NoGradGuard no_grad;
+  std::map<std::string, torch::Tensor> tensors;
+  for (const auto& item : model->parameters_by_key()) {
+    if (item.value().dim() > 1) item.value().normal_(0, 0.3);
+    tensors[item.key()] = item.value();
+  }
+  io::write_safetensors(folder / "model.safetensors", models::to_views(tensors));
+}
+
+TEST(DecoderPredict, EndsAtAStopTextAndDrawsBySeed) {
+  const Scratch scratch;
+  write_talking_decoder(scratch / "source");
+  const auto predict = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments{"predict", "--model",          (scratch / "source").string(),
+                                       "--json",  "--max-new-tokens", "12"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const auto outcome = graft(arguments, "good film\n");
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    return Json::parse(outcome.out);
+  };
+  // A seed with which the end token does not come up.
+  int seed = 0;
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.end(), {"--temperature", "1.5", "--seed", std::to_string(seed)});
+    return predict(more);
+  };
+  while (seed < 20 && with({})["reason"] != "length") ++seed;
+  const auto whole = with({});
+  EXPECT_EQ(with({})["generated"], whole["generated"]) << "a seed decides";
+  std::set<std::string> others;
+  for (const auto* other : {"101", "102", "103"})
+    others.insert(predict({"--temperature", "1.5", "--seed", other})["generated"].get<std::string>());
+  EXPECT_GE(others.size(), 2u);
+  const auto likeliest = predict({});
+  EXPECT_EQ(predict({"--temperature", "1.5", "--top-k", "1"})["generated"], likeliest["generated"]);
+
+  // A piece of the text as the stop: nothing from there on is told.
+  const auto text = whole["generated"].get<std::string>();
+  ASSERT_GE(text.size(), 6u);
+  const auto stop = text.substr(text.size() / 2, 3);
+  const auto stopped = with({"--stop", stop});
+  EXPECT_EQ(stopped["generated"], text.substr(0, text.find(stop)));
+  EXPECT_EQ(stopped["reason"], "stop");
+  const auto bad = graft({"predict", "--model", (scratch / "source").string(), "--temperature", "-1"}, "good\n");
+  EXPECT_EQ(bad.code, 2);
+  EXPECT_NE(bad.err.find("temperature: expected at least 0, found -1"), std::string::npos) << bad.err;
+}
+
 /// config.json with some keys replaced.
 void change_config(const std::filesystem::path& file, const Json& change) {
   auto config = Json::parse(tests::read_text(file));
@@ -118,6 +218,8 @@ TEST(DecoderBadInput, IsASentence) {
   };
   failing({{"rope_parameters", {{"rope_type", "spiral"}, {"rope_theta", 10000.0}}}}, "the rope type `spiral` is not");
   failing({{"rope_scaling", {{"type", "linear"}}}, {"rope_parameters", nullptr}}, "rope type linear wants a factor");
+  failing({{"bos_token_id", 7}}, "the tokenizer's bos_token `<s>` has the id 1, but config.json says bos_token_id 7");
+  failing({{"eos_token_id", {5, 6}}}, "eos_token `</s>` has the id 2, but config.json says eos_token_id 5, 6");
   failing({{"num_key_value_heads", 3}}, "num_attention_heads 4 is not a multiple of num_key_value_heads 3");
 
   for (const auto& name : {"config.json", "model.safetensors"}) std::filesystem::remove(scratch / "source" / name);

@@ -1,6 +1,8 @@
 // Images as a user has them, through the whole program.
 #include <gtest/gtest.h>
 
+#include <sched.h>
+
 #include <csignal>
 #include <set>
 
@@ -133,7 +135,77 @@ TEST_P(ImageRun, LeavesAModelInTheSourcesLayoutThatEvaluatesAlike) {
   ASSERT_EQ(prediction.code, 0) << prediction.err;
   const auto probabilities = Json::parse(prediction.out)["probabilities"];
   EXPECT_NEAR(probabilities["above"].get<double>() + probabilities["below"].get<double>(), 1, 1e-5);
+
+  // A folder, and what is behind the accuracy: who is taken for whom, and the mistakes as a sheet.
+  const auto folder = graft({"predict", "--model", model.string(), "--json", (scratch / "data/test").string()});
+  ASSERT_EQ(folder.code, 0) << folder.err;
+  int predicted = 0, right = 0;
+  std::istringstream lines(folder.out);
+  for (std::string line; std::getline(lines, line); ++predicted) {
+    const auto row = Json::parse(line);
+    right += row["file_name"].get<std::string>().find("/" + row["label"].get<std::string>() + "/") != std::string::npos;
+  }
+  EXPECT_EQ(predicted, 8);
+  const auto judged = graft({"evaluate", "--model", model.string(), "--data", (scratch / "data" / "test").string(),
+                             "--json", "--mistakes", (scratch / "mistakes.png").string()});
+  ASSERT_EQ(judged.code, 0) << judged.err;
+  const auto answer = Json::parse(judged.out);
+  EXPECT_EQ(answer["labels"], (Json{"above", "below"}));
+  const auto confusion = answer["confusion"].get<std::vector<std::vector<int64_t>>>();
+  EXPECT_EQ(confusion[0][0] + confusion[0][1], 4);
+  EXPECT_EQ(confusion[1][0] + confusion[1][1], 4);
+  EXPECT_EQ(confusion[0][0] + confusion[1][1], right);
+  EXPECT_NEAR(answer["metrics"]["accuracy"].get<double>(), right / 8.0, 1e-9);
+  ASSERT_EQ(answer["mistakes"].size(), static_cast<size_t>(8 - right));
+  double before = 1;
+  for (const auto& mistake : answer["mistakes"]) {
+    EXPECT_NE(mistake["label"], mistake["predicted"]);
+    EXPECT_NE(mistake["example"].get<std::string>().find("/" + mistake["label"].get<std::string>() + "/"),
+              std::string::npos);
+    EXPECT_LE(mistake["probability"].get<double>(), before);
+    before = mistake["probability"];
+  }
+  EXPECT_EQ(tests::read_text(scratch / "mistakes.png").substr(1, 3), "PNG");
 }
+
+/// A recipe with views that are stored, and views that are drawn and blended.
+std::vector<std::string> augmented(std::vector<std::string> arguments) {
+  for (const auto* setting :
+       {"images.augment.enabled=true", "images.augment.views=2", "images.augment.mixup=0.4", "images.augment.cutmix=1",
+        "images.augment.randaugment=1", "images.augment.hue=0.1", "images.cache_gb=0"})
+    arguments.insert(arguments.end(), {"--set", setting});
+  return arguments;
+}
+
+class AugmentedRun : public ImageRun {};
+
+TEST_P(AugmentedRun, ResumedAfterAKillByAnotherNumberOfWorkersItEndsWithTheSameBytes) {
+  cpu_set_t all, one;
+  ASSERT_EQ(sched_getaffinity(0, sizeof all, &all), 0);
+  CPU_ZERO(&one);
+  for (int cpu = 0; CPU_COUNT(&one) == 0; ++cpu)
+    if (CPU_ISSET(cpu, &all)) CPU_SET(cpu, &one);
+  ASSERT_EQ(graft(augmented(run("whole"))).code, 0);
+  const auto expected = tests::run_fingerprint(scratch / "whole");
+  int killed = 0;
+  for (const int operation : {60, 110, 170}) {
+    const auto name = "run" + std::to_string(operation);
+    sched_setaffinity(0, sizeof all, &all);
+    const auto first = graft(augmented(run(name)), "", {"GRAFT_TEST_FAULT=kill:" + std::to_string(operation)});
+    if (first.code == 0) continue;
+    ASSERT_EQ(first.code, 128 + SIGKILL) << first.err;
+    ++killed;
+    sched_setaffinity(0, sizeof one, &one);  // images are made on as many threads as there are cores
+    const auto resumed = graft({"run", "--quiet", "--resume", (scratch / name).string()});
+    sched_setaffinity(0, sizeof all, &all);
+    ASSERT_EQ(resumed.code, 0) << "operation " << operation << ": " << resumed.err;
+    EXPECT_EQ(tests::run_fingerprint(scratch / name), expected) << "operation " << operation;
+  }
+  EXPECT_GE(killed, 1);
+}
+
+INSTANTIATE_TEST_SUITE_P(Sources, AugmentedRun, testing::Values("resnet-cifar"),
+                         [](const auto&) { return std::string("resnet_cifar"); });
 
 TEST(ImageEvaluate, AModelWithoutClassNamesSaysHowToNameThem) {
   const Scratch scratch;
@@ -150,6 +222,23 @@ TEST(ImageEvaluate, AModelWithoutClassNamesSaysHowToNameThem) {
   const auto outcome = graft(evaluate);
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_EQ(Json::parse(outcome.out)["examples"], 8);
+}
+
+TEST(ImageEvaluate, PublishedWeightsHaveTheReferencesAccuracy) {
+  const auto weights = tests::shared("data/weights/resnet20-12fca82f.th"), images = tests::shared("data/cifar10/test");
+  if (!std::filesystem::exists(weights) || !std::filesystem::exists(images))
+    GTEST_SKIP() << weights << " or " << images << " is not here";
+  const Scratch scratch;
+  std::filesystem::copy_file(weights, scratch / "resnet20.th");
+  tests::write_text(scratch / "transform.json", R"({"resize_size": 32, "crop_size": 32})");
+  tests::write_text(scratch / "graft.json",
+                    R"({"model_type": "resnet", "layout": "torchvision", "label_names": ["airplane",
+    "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]})");
+  const auto outcome = graft({"evaluate", "--model", scratch.path.string(), "--data", images.string(), "--json"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const auto result = Json::parse(outcome.out);
+  EXPECT_EQ(result["examples"], 2000);
+  EXPECT_NEAR(result["metrics"]["accuracy"].get<double>(), 0.812, 5e-4);  // 81.2 % by the authors' code
 }
 
 TEST_P(ImageRun, ResumedAfterAKillItEndsWithTheSameBytes) {
@@ -237,17 +326,22 @@ TEST_P(AdaptedImageRun, LeavesAnAdaptedModelReconstructionsAndAClassifier) {
   EXPECT_EQ(result["finetune"]["phases"].size(), 3u);
   EXPECT_EQ(tests::read_text(scratch / "run/reconstructions/1.png").substr(1, 3), "PNG");
 
-  const bool timm = std::string(GetParam()).find("timm") != std::string::npos;
+  const bool timm = std::string(GetParam()).find("timm") != std::string::npos,
+             dinov2 = std::string(GetParam()).starts_with("rad-dino");
   const auto config = [&](const char* folder) {
     return Json::parse(tests::read_text(scratch / folder / "config.json"));
   };
   bool decoder = false;
   for (const auto& item : io::read_checkpoint(scratch / "run/adapted").tensors)
     decoder = decoder || item.first.starts_with("decoder.");
-  EXPECT_EQ(decoder, !timm);
+  EXPECT_EQ(decoder, !timm && !dinov2);
   if (timm) {
     EXPECT_EQ(config("run/adapted")["num_classes"], 0);
     EXPECT_FALSE(config("run/adapted").contains("decoder_hidden_size"));
+  } else if (dinov2) {
+    EXPECT_EQ(config("run/adapted")["architectures"][0], "Dinov2Model");
+    EXPECT_FALSE(config("run/adapted").contains("decoder_hidden_size"));
+    EXPECT_EQ(config("run/model")["architectures"][0], "Dinov2ForImageClassification");
   } else {
     EXPECT_EQ(config("run/adapted")["architectures"][0], "ViTMAEForPreTraining");
     EXPECT_EQ(config("run/adapted")["model_type"], "vit_mae");
@@ -294,13 +388,45 @@ TEST_P(AdaptedImageRun, ResumedAfterAKillItEndsWithTheSameBytes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Sources, AdaptedImageRun,
-                         testing::Values("vit-hf-classifier", "vit-timm-token", "vit-timm-avg", "vit-mae-pretraining"),
+                         testing::Values("vit-hf-classifier", "vit-timm-token", "vit-timm-avg", "vit-mae-pretraining",
+                                         "rad-dino-classifier"),
                          [](const auto& info) {
                            std::string name = info.param;
                            for (auto& c : name)
                              if (c == '-') c = '_';
                            return name;
                          });
+
+TEST(ImageAdapt, ABadImageOfTheCorpusStopsOrIsCounted) {
+  const Scratch scratch;
+  std::filesystem::copy(fixture("parity/vit-timm-token/model"), scratch / "source");
+  write_images(scratch / "data");
+  for (const auto* name : {"truncated.jpg", "text.jpg"})
+    std::filesystem::copy_file(fixture("images/bad") / name, scratch / "data/train/above" / name);
+  std::vector<std::string> adapt{"adapt",
+                                 "--source",
+                                 (scratch / "source").string(),
+                                 "--quiet",
+                                 "--json",
+                                 "--corpus",
+                                 (scratch / "data/train").string(),
+                                 "--out",
+                                 (scratch / "run").string()};
+  for (const auto* setting : {"adapt.epochs=1", "adapt.head_epochs=0", "adapt.batch_size=8",
+                              "adapt.held_out_fraction=0.3", "adapt.images.decoder_width=16",
+                              "adapt.images.decoder_heads=2", "adapt.images.decoder_layers=1", "train.threads=1"})
+    adapt.insert(adapt.end(), {"--set", setting});
+  const auto refused = graft(adapt);
+  EXPECT_EQ(refused.code, 3) << refused.err;
+  EXPECT_NE(refused.err.find("above/t"), std::string::npos) << refused.err;
+  std::filesystem::remove_all(scratch / "run");
+  adapt.insert(adapt.end(), {"--set", "adapt.bad_rows=skip"});
+  const auto outcome = graft(adapt);
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const auto result = Json::parse(outcome.out)["adapt"];
+  EXPECT_EQ(result["skipped"], 2);
+  EXPECT_EQ(result["images"], 24);
+}
 
 TEST(ImageAdapt, ASourceWithoutAnObjectiveIsRefused) {
   const Scratch scratch;
@@ -315,7 +441,7 @@ TEST(ImageAdapt, ASourceWithoutAnObjectiveIsRefused) {
 
 INSTANTIATE_TEST_SUITE_P(Sources, ImageRun,
                          testing::Values("vit-hf-classifier", "resnet-timm-basic", "resnet-cifar",
-                                         "efficientnet-torchvision", "swin-classifier"),
+                                         "efficientnet-torchvision", "swin-classifier", "vit-torchvision"),
                          [](const auto& info) {
                            std::string name = info.param;
                            for (auto& c : name)

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Writes decode/: images of every kind that graft reads, and what Pillow decodes them to (convert("RGB") after the EXIF
-orientation). usage: make_decode.py   (wants Pillow, numpy and safetensors; the files are committed beside it)"""
+orientation). usage: make_decode.py   (wants Pillow, numpy, tifffile and safetensors; the files are committed beside it)"""
 import pathlib
 import struct
 import zlib
 
 import numpy as np
+import tifffile
 from PIL import Image, ImageOps
 from safetensors.numpy import save_file
 
@@ -51,6 +52,16 @@ save("png-gray-alpha.png", gray_alpha)
 save("png-gray16.png", Image.fromarray((np.asarray(gray).astype(np.uint16) * 3)))
 save("tiff-rgb-lzw.tif", image, compression="tiff_lzw")
 save("tiff-gray-deflate.tif", gray, compression="tiff_adobe_deflate")
+# Tiles, and a pyramid: the first page is the image, smaller ones follow as pages of their own and as sub-pages.
+tifffile.imwrite(out / "tiff-tiled.tif", rgb, tile=(16, 16), photometric="rgb", compression="adobe_deflate")
+saved["tiff-tiled.tif"] = rgb
+with tifffile.TiffWriter(out / "tiff-pyramid.tif") as pyramid:
+    pyramid.write(rgb, tile=(16, 16), photometric="rgb", subifds=1)
+    pyramid.write(rgb[::2, ::2], tile=(16, 16), photometric="rgb", subfiletype=1)
+    pyramid.write(rgb[::4, ::4], tile=(16, 16), photometric="rgb", subfiletype=1)
+saved["tiff-pyramid.tif"] = rgb
+for name in ("tiff-tiled.tif", "tiff-pyramid.tif"):
+    assert (np.asarray(Image.open(out / name).convert("RGB")) == rgb).all()
 save("webp-lossless.webp", image, lossless=True)
 save("webp-lossy.webp", image, quality=80)
 save("bmp.bmp", image)
@@ -76,3 +87,5 @@ tiff = (out / "tiff-rgb-lzw.tif").read_bytes()
 (bad / "truncated.tif").write_bytes(tiff[: len(tiff) // 2])
 (bad / "text.jpg").write_text("this is no image\n")
 (bad / "empty.png").write_bytes(b"")
+tifffile.imwrite(bad / "bands.tif", np.zeros((4, 5, 7), np.uint16), photometric="minisblack", planarconfig="contig")
+tifffile.imwrite(bad / "float.tif", np.zeros((4, 5), np.float32))

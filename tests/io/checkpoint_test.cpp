@@ -70,13 +70,34 @@ TEST(Checkpoint, OneOuterDictionaryIsUnwrapped) {
   const Scratch scratch;
   const auto weight = tensor(storage("ByteStorage", "0", 1), 0, {1}, {1});
   const auto inner = dictionary({{"model.w", weight}}), optimizer = dictionary({{"moment", weight}});
-  for (const auto* name : {"state_dict", "model", "model_state_dict"}) {
+  for (const auto* name : {"state_dict", "model", "model_state_dict", "teacher"}) {
     write_text(scratch / "a.pth",
                archive(dictionary({{"optimizer", optimizer}, {name, inner}, {"epoch", "K\x01"}}), {{"0", "x"}}));
     EXPECT_EQ(names_of(read_checkpoint(scratch / "a.pth")), std::vector<std::string>{"model.w"}) << name;
   }
   write_text(scratch / "a.pth", archive(inner, {{"0", "x"}}));
   EXPECT_EQ(names_of(read_checkpoint(scratch / "a.pth")), std::vector<std::string>{"model.w"});
+}
+
+TEST(Checkpoint, ADictionaryInADictionaryAndWrappersAreTakenOff) {
+  const Scratch scratch;
+  const auto weight = tensor(storage("ByteStorage", "0", 1), 0, {1}, {1});
+  const auto student = dictionary({{"w", weight}}),
+             teacher = dictionary({{"module.backbone.w", weight}, {"module.head.v", weight}});
+  write_text(scratch / "a.pth", archive(dictionary({{"student", student}, {"teacher", teacher}}), {{"0", "x"}}));
+  const auto dino = read_checkpoint(scratch / "a.pth");
+  EXPECT_EQ(names_of(dino), (std::vector<std::string>{"head.v", "w"}));
+  EXPECT_EQ(dino.name_in_file("w"), "module.backbone.w");
+  EXPECT_EQ(dino.name_in_file("head.v"), "module.head.v");
+  EXPECT_EQ(dino.name_in_file("new.v"), "module.new.v");
+  const auto nested = dictionary({{"state_dict", student}, {"epoch", "K\x01"}});
+  write_text(scratch / "a.pth", archive(dictionary({{"model", nested}}), {{"0", "x"}}));
+  EXPECT_EQ(names_of(read_checkpoint(scratch / "a.pth")), std::vector<std::string>{"w"});
+  // Not before every key: a name like another.
+  write_tensors(scratch / "a.safetensors", {"module.w", "v"});
+  EXPECT_EQ(names_of(read_checkpoint(scratch / "a.safetensors")), (std::vector<std::string>{"module.w", "v"}));
+  write_tensors(scratch / "a.safetensors", {"backbone.w", "w"});
+  EXPECT_EQ(names_of(read_checkpoint(scratch / "a.safetensors")), (std::vector<std::string>{"backbone.w", "w"}));
 }
 
 TEST(Checkpoint, WhatIsMissingIsNamed) {

@@ -108,6 +108,29 @@ INSTANTIATE_TEST_SUITE_P(All, LoraLaws,
                                          "starcoder2_tokens", "bert_classification", "roberta_tokens"),
                          [](const auto& info) { return info.param; });
 
+TEST(Lora, AHeadThatRestsLearnsItsNormsAlone) {
+  Case c("llama_causal_lm");
+  attach_lora(*c.model, {.rank = 2, .head = "freeze"}, 1);
+  c.model->unfreeze_only(c.model->all_groups());
+  std::vector<std::string> learning;
+  for (const auto& item : c.model->parameters_by_key())
+    if (item.value().requires_grad() && item.key().find(".adapter.") == std::string::npos)
+      learning.push_back(item.key());
+  EXPECT_EQ(learning, std::vector<std::string>{"model.norm.weight"});
+  EXPECT_EQ(peft_config(*c.model, {.rank = 2}, {"causal_lm"}, "base")["modules_to_save"],
+            std::vector<std::string>{"model.norm"});
+  EXPECT_FALSE(peft_tensors(*c.model).contains("base_model.model.lm_head.weight"));
+  EXPECT_TRUE(without_adapters(*c.model).contains("lm_head.weight")) << "a whole model has its head";
+}
+
+TEST(Lora, AFreshHeadLearnsWhateverTheRecipeSays) {
+  Case c("llama_classification");
+  attach_lora(*c.model, {.rank = 2, .head = "freeze"}, 1, {"score.weight"});
+  c.model->unfreeze_only(c.model->all_groups());
+  EXPECT_TRUE(c.model->parameters_by_key()["score.weight"].requires_grad());
+  EXPECT_TRUE(peft_tensors(*c.model).contains("base_model.model.score.weight"));
+}
+
 TEST(Lora, TargetsAreTheEndsOfPaths) {
   Case c("llama_classification");
   EXPECT_EQ(attach_lora(*c.model, {.rank = 2, .targets = {"q_proj", "model.layers.1.mlp.up_proj"}}, 1),

@@ -58,13 +58,18 @@ def of_timm(name, architecture, side, **arguments):
           f"timm {timm.__version__}")
 
 
-torch.manual_seed(23)
-torch.set_num_threads(1)
-of_timm("vit-timm-registers", "vit_small_patch14_reg4_dinov2", 28, img_size=28, embed_dim=24, depth=2, num_heads=2)
-of_timm("vit-timm-gap-registers", "vit_base_patch16_reg4_gap_256", 32, img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
-of_timm("resnet-timm-d", "resnet26d", 32, layers=[1, 2, 1, 1], channels=[4, 6, 8, 10], stem_width=4)
-of_timm("resnext-timm", "resnext50_32x4d", 32, layers=[1, 1, 1, 1], channels=[8, 8, 16, 16], cardinality=4, base_width=32, stem_width=8)
-block = functools.partial(MBConvConfig, width_mult=0.125, depth_mult=0.5)
-model = EfficientNet([block(1, 3, 1, 32, 16, 1), block(6, 3, 2, 16, 24, 2), block(6, 5, 2, 24, 40, 2), block(6, 3, 2, 40, 80, 3),
-                      block(6, 5, 1, 80, 112, 3), block(6, 5, 2, 112, 96, 4), block(6, 3, 1, 96, 64, 1)], dropout=0.2, num_classes=3)
-write("efficientnet-torchvision", model, 32, None, f"torchvision {torchvision.__version__}", "efficientnet_b0.pth")
+def main():
+    torch.manual_seed(23)
+    torch.set_num_threads(1)
+    of_timm("vit-timm-registers", "vit_small_patch14_reg4_dinov2", 28, img_size=28, embed_dim=24, depth=2, num_heads=2)
+    of_timm("vit-timm-gap-registers", "vit_base_patch16_reg4_gap_256", 32, img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
+    of_timm("resnet-timm-d", "resnet26d", 32, layers=[1, 2, 1, 1], channels=[4, 6, 8, 10], stem_width=4)
+    of_timm("resnext-timm", "resnext50_32x4d", 32, layers=[1, 1, 1, 1], channels=[8, 8, 16, 16], cardinality=4, base_width=32, stem_width=8)
+    block = functools.partial(MBConvConfig, width_mult=0.125, depth_mult=0.5)
+    model = EfficientNet([block(1, 3, 1, 32, 16, 1), block(6, 3, 2, 16, 24, 2), block(6, 5, 2, 24, 40, 2), block(6, 3, 2, 40, 80, 3),
+                          block(6, 5, 1, 80, 112, 3), block(6, 5, 2, 112, 96, 4), block(6, 3, 1, 96, 64, 1)], dropout=0.2, num_classes=3)
+    write("efficientnet-torchvision", model, 32, None, f"torchvision {torchvision.__version__}", "efficientnet_b0.pth")
+
+
+if __name__ == "__main__":
+    main()

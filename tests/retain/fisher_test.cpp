@@ -4,8 +4,12 @@
 
 #include <gtest/gtest.h>
 
+#include "graft/adapt/causal_lm.h"
+#include "graft/adapt/masked_lm.h"
+#include "graft/core/random.h"
 #include "graft/retain/own_labels.h"
 #include "graft/retain/per_example.h"
+#include "tests/fixtures.h"
 #include "tests/models/cases.h"
 
 namespace graft::retain {
@@ -145,6 +149,46 @@ TEST(Fisher, OfALinearLayerWithTwoRowsAnExampleByHand) {
   table.add_squares(rows);
   EXPECT_FLOAT_EQ(rows[1].item<float>(), 9 + 25);
   EXPECT_FLOAT_EQ(rows[0].item<float>(), 0);
+}
+
+/// Packed sequences and masked texts: rows that are of pieces, and labels drawn at masked positions only.
+TEST(Fisher, OfPackedAndMaskedTextIsThatOfTheLoop) {
+  at::set_num_threads(1);
+  Random random(3);
+  Case causal("llama_causal_lm");
+  adapt::PackedSequences packed(12);
+  for (int i = 0; i < 14; ++i) {
+    std::vector<int32_t> ids(2 + random.below(9));
+    for (auto& id : ids) id = static_cast<int32_t>(random.below(37));
+    packed.add(ids);
+  }
+  Case masked("bert_masked_lm");
+  adapt::AdaptOptions options;
+  const Scratch scratch;
+  std::string vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n";
+  for (int i = 5; i < 37; ++i) vocabulary += "w" + std::to_string(i) + "\n";
+  write_text(scratch / "vocab.txt", vocabulary);
+  const adapt::MaskRules rules(data::Tokenizer::load(scratch.path), 37, options);
+  for (auto* c : {&causal, &masked}) {
+    for (auto& item : c->model->parameters_by_key()) item.value().set_data(item.value().to(torch::kFloat64));
+    for (auto& item : c->model->buffers_by_key())
+      if (item.value().is_floating_point()) item.value().set_data(item.value().to(torch::kFloat64));
+    c->model->unfreeze_only(c->model->all_groups());
+  }
+  const adapt::CausalLm sequences(*causal.model, packed);
+  const adapt::MaskedLm texts(*masked.model, dynamic_cast<const features::TextInputs&>(*masked.inputs), rules, 4);
+  EXPECT_GT(packed.size(), 5);
+  const OwnLabels drawn(sequences, "causal_lm", 3), drawn_masked(texts, "masked_lm", 3);
+  const auto fast = fisher(*causal.model, drawn, all_of(drawn), {.batch_rows = 50});
+  expect_equal(fast, fisher(*causal.model, drawn, all_of(drawn), {.loop = true}));
+  EXPECT_EQ(fast.looped, std::vector<std::string>{});
+  const auto fast_masked = fisher(*masked.model, drawn_masked, all_of(drawn_masked), {.batch_rows = 50});
+  expect_equal(fast_masked, fisher(*masked.model, drawn_masked, all_of(drawn_masked), {.loop = true}));
+  // Only what is masked has labels: the outputs are as many as masks.
+  const auto examples = all_of(texts);
+  const auto outputs = train::forward_behind(*masked.model, drawn_masked.enter(examples, train::kEvaluation),
+                                             drawn_masked.reads(examples, train::kEvaluation));
+  EXPECT_EQ(outputs.at("logits").size(0), static_cast<int64_t>(texts.weight(examples, train::kEvaluation)));
 }
 
 }  // namespace

@@ -150,7 +150,7 @@ TEST_F(ReplayTest, DarkExperienceHoldsTheLogitsOfTheSourceBesideTheLabels) {
   model.unfreeze_only(model.all_groups());
   const Counting counting(stream);
   Replay labels(counting, all(), 0.5, 3, old.model->head);
-  Replay dark(counting, all(), 0.5, 3, old.model->head, before, 0.7);
+  Replay dark(counting, all(), 0.5, 3, old.model->head, {.logits = before, .logits_weight = 0.7});
   model.eval();
   const auto plain = labels.add_gradients(step(model, 0, 0, 4)), with_logits = dark.add_gradients(step(model, 0, 0, 4));
   const std::vector<int64_t> chosen(counting.seen.begin(), counting.seen.begin() + 4);

@@ -58,7 +58,8 @@ struct Learning {
                                             source.model->head, LwfOptions{.weight = 1}));
     if (mask & kReplay)
       terms.push_back(std::make_shared<Replay>(replayed, std::vector<int64_t>{1, 2, 3, 7, 9}, 0.3, 3, source.model->head,
-                                               answers(*source.model, asked, reads, true), 0.5));
+                                               Replay::Beside{.logits = answers(*source.model, asked, reads, true),
+                                                              .logits_weight = 0.5}));
     source.model->unfreeze_only({});
     train::PhasePlan plan{
         .stage = "finetune", .name = "all", .trainable = all_groups(*c.model), .epochs = 3, .metric = "loss"};

@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdio>
+
 #include "graft/core/error.h"
+#include "graft/data/images/encode.h"
 #include "graft/finetune/schedule.h"
 #include "graft/train/supervised.h"
 #include "tests/run/toy_images.h"
@@ -222,6 +225,125 @@ TEST(ImageTask, FastDecodingSaysHowMuchItChanges) {
   auto dataset = p.read(scratch);
   const auto train = p.task.prepare(*p.model, dataset.train, {.split = "training", .training_seed = 0});
   EXPECT_EQ(train.note, "fast_decode changes a sample by 0.00 of 255 levels on average");  // PNG has no smaller decode
+}
+
+TEST(ImageTask, FastDecodingOfAJpegIsMeasured) {
+  const Scratch scratch;
+  Prepared p(scratch, {.fast_decode = true});
+  fs::remove_all(scratch / "data/train");
+  for (const auto* label : {"2", "10", "red"})  // 45 x 37, decoded at half its size for 18
+    for (const auto* name : {"jpeg-444.jpg", "jpeg-420.jpg"}) {
+      fs::create_directories(scratch / "data/train" / label);
+      fs::copy_file(tests::fixture("images/decode") / name, scratch / "data/train" / label / name);
+    }
+  auto dataset = p.read(scratch);
+  const auto train = p.task.prepare(*p.model, dataset.train, {.split = "training", .training_seed = 0});
+  double deviation = 0;
+  ASSERT_EQ(std::sscanf(train.note.c_str(), "fast_decode changes a sample by %lf of 255 levels on average", &deviation),
+            1)
+      << train.note;
+  EXPECT_GT(deviation, 0.1);
+  EXPECT_LT(deviation, 20);
+}
+
+TEST(ImageTask, AnImageBelowAPatchIsNamedOrSkipped) {
+  const Scratch scratch;
+  Prepared p(scratch);
+  p.source.config["patch_size"] = 22;  // images are 24 x 20
+  auto dataset = p.read(scratch);
+  const auto message = message_of([&] { p.task.prepare(*p.model, dataset.train, {.split = "training"}); });
+  EXPECT_NE(message.find("10/0.png: has 24 x 20 pixels, less than one patch of the model (22 x 22)"), std::string::npos)
+      << message;
+  data::Image large(24, 24, 3);
+  tests::write_text(scratch / "data/train/10/large.png", data::encode_png(large));
+  auto mixed = p.read(scratch);
+  const auto train = p.task.prepare(*p.model, mixed.train, {.split = "training", .bad_rows = data::BadRows::skip});
+  EXPECT_EQ(train.skipped.count, 60);
+  EXPECT_EQ(train.inputs->size(), 1);
+  p.source.config.erase("patch_size");
+  p.source.config["vit"] = {{"patch_size", 20}};  // what the tensors of a source without configuration told
+  EXPECT_EQ(p.task.prepare(*p.model, mixed.train, {.split = "training"}).inputs->size(), 1);
+}
+
+TEST(ImageTask, ImagesOfAllKindsOfChannelsAreOfThree) {
+  const Scratch scratch;
+  Prepared p(scratch);
+  fs::remove_all(scratch / "data/train");
+  for (const auto& [label, name] : {std::pair{"2", "png-gray.png"},
+                                    {"2", "png-rgba.png"},
+                                    {"10", "png-palette-transparent.png"},
+                                    {"10", "jpeg-cmyk.jpg"},
+                                    {"red", "png-gray-alpha.png"},
+                                    {"red", "tiff-gray-deflate.tif"},
+                                    {"red", "png-1bit.png"}}) {
+    fs::create_directories(scratch / "data/train" / label);
+    fs::copy_file(tests::fixture("images/decode") / name, scratch / "data/train" / label / name);
+  }
+  auto dataset = p.read(scratch);
+  const auto train = p.task.prepare(*p.model, dataset.train, {.split = "training"});
+  ASSERT_EQ(train.inputs->size(), 7);
+  const auto values = train.inputs->batch("image", {0, 1, 2, 3, 4, 5, 6}).kept.at("pixel_values").values;
+  EXPECT_EQ(values.sizes(), (std::vector<int64_t>{7, 3, 16, 16}));
+  for (int64_t i = 0; i < 7; ++i) EXPECT_GT(values[i].std().item<double>(), 0.05) << dataset.train.texts.text(i);
+}
+
+TEST(ImageTask, WhatIsNotKeptIsDecodedAheadOfTheStep) {
+  const Scratch scratch;
+  Prepared p(scratch, {.cache_gb = 0});
+  auto dataset = p.read(scratch);
+  const auto train = p.task.prepare(*p.model, dataset.train, {.split = "training"});
+  const auto values = [&](const std::vector<int64_t>& examples, uint64_t view) {
+    return train.inputs->batch_view("image", examples, view).kept.at("pixel_values").values;
+  };
+  const auto before = values({4, 9, 30}, 1);
+  train.inputs->expect({30, 9, 4}, 1);
+  EXPECT_TRUE(values({4}, 1).equal(before.narrow(0, 0, 1)));  // waits for the whole batch
+  fs::remove_all(scratch / "data/train");
+  EXPECT_TRUE(values({4, 9, 30}, 1).equal(before));
+  EXPECT_TRUE(train.inputs->batch("image", {9}).kept.at("pixel_values").values.equal(before.narrow(0, 1, 1)));
+  EXPECT_NE(message_of([&] { values({5}, 1); }).find("there is no such image"), std::string::npos);
+}
+
+TEST(ImageTask, ManyBandsAreAsManyChannels) {
+  const Scratch scratch;
+  const Json config{{"model_type", "vit"},      {"hidden_size", 16},       {"num_hidden_layers", 1},
+                    {"num_attention_heads", 2}, {"intermediate_size", 24}, {"image_size", 10},
+                    {"patch_size", 5},          {"num_channels", 5}};
+  const models::Source source{
+      .folder = tests::fixture("images/bands"), .config = config, .architecture = &models::find_architecture(config)};
+  const auto model = source.architecture->create(config, {"classification", 2});
+  for (const auto* label : {"a", "b"}) {
+    fs::create_directories(scratch / "data" / label);
+    for (const auto* name : {"uint16.tif", "float.tif"})
+      fs::copy_file(source.folder / name, scratch / "data" / label / name);
+  }
+  const auto prepared = [&](data::ImageOptions options, data::BadRows bad_rows = data::BadRows::stop) {
+    run::ImageTask task(source, options);
+    auto listed = task.list({(scratch / "data").string()});
+    return task.prepare(*model, listed, {.split = "training", .training_seed = 1, .bad_rows = bad_rows});
+  };
+  const auto kept = prepared({}), decoded = prepared({.cache_gb = 0});
+  const auto values = [](const run::Prepared& p) {
+    return p.inputs->batch("image", {0, 1, 2, 3}).kept.at("pixel_values").values;
+  };
+  EXPECT_EQ(values(kept).sizes(), (std::vector<int64_t>{4, 5, 10, 10}));
+  EXPECT_TRUE(values(kept).equal(values(decoded)));
+  EXPECT_EQ(kept.inputs->hash(), decoded.inputs->hash());
+  const torch::NoGradGuard no_grad;
+  EXPECT_EQ(model->forward("image", 0, 2, kept.inputs->batch("image", {0, 1}), {}).hidden.values.size(0), 10);
+  // An image of three bands is named, a view cannot be drawn, and a model of other channels is told from the start.
+  fs::copy_file(tests::fixture("images/decode/png-rgb.png"), scratch / "data/b/colours.png");
+  EXPECT_NE(message_of([&] { prepared({}); }).find("colours.png: has 3 bands, the model takes 5"), std::string::npos);
+  EXPECT_EQ(prepared({}, data::BadRows::skip).skipped.count, 1);
+  data::ImageOptions views;
+  views.augment.enabled = true;
+  EXPECT_NE(message_of([&] { prepared(views); }).find("images.augment: views are drawn of images with three channels"),
+            std::string::npos);
+  auto other = source;
+  other.config["num_channels"] = 4;
+  EXPECT_NE(
+      message_of([&] { run::ImageTask(other, {}); }).find("its mean and std are of 5 channels, the model takes 4"),
+      std::string::npos);
 }
 
 TEST(ImageTask, SettingsTravelWithTheWeights) {

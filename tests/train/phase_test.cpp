@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "graft/core/error.h"
+#include "graft/models/lora.h"
 #include "graft/train/batches.h"
 #include "tests/fixtures.h"
 #include "tests/models/cases.h"
@@ -135,9 +136,13 @@ struct TrainedCase {
   std::map<std::string, Tensor> weights, gradients;
 };
 
+/// "..._adapters": the case of that name, which learns through adapters.
 TrainedCase trained(const std::string& name, TrainOptions options, bool checkpointed) {
   at::set_num_threads(1);
-  Case c(name);
+  const std::string adapters = "_adapters";
+  const bool adapted = name.ends_with(adapters);
+  Case c(adapted ? name.substr(0, name.size() - adapters.size()) : name);
+  if (adapted) models::attach_lora(*c.model, {.rank = 3, .dropout = 0.1}, 1);
   const features::Feed feed(*c.model, *c.inputs), validation_feed(*c.model, *c.validation_inputs);
   const auto train = c.stream(feed), validation = c.validation(validation_feed);
   PhasePlan plan{.stage = "finetune", .name = "all", .trainable = all_groups(*c.model), .epochs = 1, .metric = "loss"};
@@ -172,7 +177,9 @@ TEST_P(ActivationCheckpointing, OfAStraightChainEndsWithTheSameWeightsToTheBit) 
 
 INSTANTIATE_TEST_SUITE_P(Chains, ActivationCheckpointing,
                          testing::Values("bert_classification", "bert_tokens", "roberta_masked_lm", "two_towers",
-                                         "cross_attention", "skips", "tied", "table"),
+                                         "cross_attention", "skips", "tied", "table", "llama_causal_lm",
+                                         "gpt_bigcode_causal_lm", "starcoder2_causal_lm", "llama_classification",
+                                         "llama_causal_lm_adapters", "gpt_bigcode_classification_adapters"),
                          [](const auto& info) { return info.param; });
 
 TEST(Autocast, ABfloat16StepIsNearTheFloat32Step) {

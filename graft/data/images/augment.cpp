@@ -1,6 +1,7 @@
 #include "graft/data/images/augment.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <numbers>
@@ -96,9 +97,42 @@ void autocontrast(Image& image) {
   }
 }
 
+/// Pillow's ImageEnhance.Sharpness: away from (or towards) a smoothed image, whose border is the image's own.
+void sharpen(Image& image, double factor) {
+  const Image from = image;
+  for (int64_t y = 1; y + 1 < image.height; ++y)
+    for (int64_t x = 1; x + 1 < image.width; ++x)
+      for (int64_t k = 0; k < 3; ++k) {
+        int sum = 4 * from.at(x, y)[k];
+        for (int64_t j = -1; j <= 1; ++j)
+          for (int64_t i = -1; i <= 1; ++i) sum += from.at(x + i, y + j)[k];
+        const int smooth = level(sum / 13.0);
+        const double blended = smooth + factor * (from.at(x, y)[k] - smooth);
+        image.at(x, y)[k] = static_cast<uint8_t>(std::clamp(blended, 0.0, 255.0));  // cut off, as Pillow does
+      }
+}
+
+/// Pillow's ImageOps.equalize: every level of a channel becomes as frequent as the others.
+void equalize(Image& image) {
+  for (size_t k = 0; k < 3; ++k) {
+    std::array<int64_t, 256> count{};
+    for (size_t i = k; i < image.samples.size(); i += 3) ++count[image.samples[i]];
+    const auto last = std::find_if(count.rbegin(), count.rend(), [](int64_t n) { return n > 0; });
+    const int64_t step = (image.width * image.height - *last) / 255;
+    if (step == 0) continue;
+    std::array<uint8_t, 256> mapped{};
+    int64_t before = step / 2;
+    for (size_t v = 0; v < 256; ++v) {
+      mapped[v] = static_cast<uint8_t>(std::min<int64_t>(255, before / step));
+      before += count[v];
+    }
+    for (size_t i = k; i < image.samples.size(); i += 3) image.samples[i] = mapped[image.samples[i]];
+  }
+}
+
 /// One of RandAugment's operations; strength from 0 to 1, magnitudes as torchvision's.
 void random_operation(Image& image, Random& random, double strength) {
-  const auto operation = random.below(12);
+  const auto operation = random.below(14);
   const double sign = random.below(2) ? 1 : -1;
   switch (operation) {
     case 0:
@@ -128,8 +162,12 @@ void random_operation(Image& image, Random& random, double strength) {
       for (auto& sample : image.samples)
         if (sample >= 255 * (1 - strength)) sample = static_cast<uint8_t>(255 - sample);
       return;
-    default:
+    case 11:
       return autocontrast(image);
+    case 12:
+      return sharpen(image, 1 + sign * 0.9 * strength);
+    default:
+      return equalize(image);
   }
 }
 
@@ -152,6 +190,23 @@ double factor(Random& random, double reach) { return between(random, std::max(0.
 
 }  // namespace
 
+void turn_hue(Image& image, double turns) {
+  for (size_t i = 0; i < image.samples.size(); i += 3) {
+    auto* pixel = image.samples.data() + i;
+    const double r = pixel[0], g = pixel[1], b = pixel[2];
+    const double most = std::max({r, g, b}), range = most - std::min({r, g, b});
+    if (range == 0) continue;
+    // Sixths of the circle from red over green to blue.
+    double h = most == r ? (g - b) / range : most == g ? 2 + (b - r) / range : 4 + (r - g) / range;
+    h = std::fmod(h / 6 + turns + 2, 1.0) * 6;
+    const auto channel = [&](double offset) {
+      const double place = std::fmod(h + offset, 6.0);
+      return level(most - range * std::clamp(std::min(place, 4 - place), 0.0, 1.0));
+    };
+    pixel[0] = channel(5), pixel[1] = channel(3), pixel[2] = channel(1);
+  }
+}
+
 Image augmented(const Image& image, const Preprocessing& p, const AugmentOptions& o, uint64_t seed) {
   Random random(seed);
   const auto box = o.smallest_crop < 1 ? random_crop(random, image, o) : Box{0, 0, image.width, image.height};
@@ -163,6 +218,7 @@ Image augmented(const Image& image, const Preprocessing& p, const AugmentOptions
   if (o.brightness > 0) brighten(view, factor(random, o.brightness));
   if (o.contrast > 0) contrast(view, factor(random, o.contrast));
   if (o.saturation > 0) saturate(view, factor(random, o.saturation));
+  if (o.hue > 0) turn_hue(view, between(random, -std::min(o.hue, 0.5), std::min(o.hue, 0.5)));
   if (random.uniform() < o.erasing) erase(view, random);
   return view;
 }

@@ -10,4 +10,7 @@ namespace graft::data {
 /// One view, width() x height() of `p`, 8 bits.
 Image augmented(const Image& image, const Preprocessing& p, const AugmentOptions& options, uint64_t seed);
 
+/// In place: each colour goes so many turns round the circle of hues; its value and saturation stay. Gray stays gray.
+void turn_hue(Image& image, double turns);
+
 }  // namespace graft::data

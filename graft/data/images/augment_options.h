@@ -14,6 +14,7 @@ struct AugmentOptions {
   double flip_vertical = 0;
   double rotation = 0;                                  // degrees, both ways
   double brightness = 0, contrast = 0, saturation = 0;  // factor from 1 - x to 1 + x
+  double hue = 0;                                       // turns of the colour circle, both ways, up to 0.5
   int64_t randaugment = 0;                              // operations drawn for each view; 0: none (Cubuk et al. 2020)
   double randaugment_strength = 9;                      // of 30
   double erasing = 0;                                   // probability (Zhong et al. 2020)
@@ -31,6 +32,7 @@ struct AugmentOptions {
     field("brightness", brightness, "factor from 1 - x to 1 + x; likewise the next two");
     field("contrast", contrast, "");
     field("saturation", saturation, "");
+    field("hue", hue, "up to so many turns of the colour circle, both ways; at most 0.5");
     field("randaugment", randaugment, "operations drawn for each view (Cubuk et al. 2020); 0 for none");
     field("randaugment_strength", randaugment_strength, "0 to 30");
     field("erasing", erasing, "probability that a rectangle is replaced by noise (Zhong et al. 2020)");

@@ -3,6 +3,7 @@
 #include <vips/vips.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -134,24 +135,57 @@ void start_vips() {
   });
 }
 
-RawImage decode_image(std::string_view bytes, const std::string& where, const DecodeOptions& options) {
+namespace {
+
+[[noreturn]] void fail_damaged(Format format, const std::string& where) {
+  vips_error_clear();
+  fail(Kind::data, "{}: the {} is damaged or cut off; replace or remove it.", where, name_of(format));
+}
+
+/// Opened and within the limit, not yet decoded.
+std::pair<Vips, Format> opened(std::string_view bytes, const std::string& where, int64_t pixel_limit) {
   start_vips();
   GRAFT_CHECK(data, !bytes.empty(), "{}: the file is empty; replace or remove it.", where);
   const auto format = format_of(bytes);
   GRAFT_CHECK(data, format != Format::none,
               "{}: is no image that graft reads (JPEG, PNG, WebP, TIFF, BMP, GIF); replace or remove it.", where);
-  const auto damaged = [&] {
-    vips_error_clear();
-    fail(Kind::data, "{}: the {} is damaged or cut off; replace or remove it.", where, name_of(format));
-  };
   auto image = open_image(bytes, format, 1);
-  if (!image) damaged();
+  if (!image) fail_damaged(format, where);
+  const int64_t width = vips_image_get_width(image.get()), height = vips_image_get_height(image.get());
+  GRAFT_CHECK(data, width * height <= pixel_limit,
+              "{}: has {} x {} pixels, more than the limit of {} ({} in the recipe raises it).", where, width, height,
+              pixel_limit, "images.pixel_limit");
+  return {std::move(image), format};
+}
+
+}  // namespace
+
+BandImage decode_bands(std::string_view bytes, const std::string& where, int64_t pixel_limit) {
+  const auto [image, format] = opened(bytes, where, pixel_limit);
+  GRAFT_CHECK(data, !vips_band_format_iscomplex(vips_image_get_format(image.get())),
+              "{}: has complex samples; graft reads whole and float ones. Convert it.", where);
+  VipsImage* cast = nullptr;
+  if (vips_cast_float(image.get(), &cast, nullptr) != 0) fail_damaged(format, where);
+  const Vips numbers(cast);
+  BandImage result{
+      .width = vips_image_get_width(cast), .height = vips_image_get_height(cast), .bands = vips_image_get_bands(cast)};
+  result.samples.resize(result.width * result.height * result.bands);
+  const Vips target(vips_image_new_from_memory(result.samples.data(), result.samples.size() * sizeof(float),
+                                               static_cast<int>(result.width), static_cast<int>(result.height),
+                                               static_cast<int>(result.bands), VIPS_FORMAT_FLOAT));
+  if (!target || vips_image_write(cast, target.get()) != 0) fail_damaged(format, where);
+  vips_error_clear();
+  GRAFT_CHECK(data, std::all_of(result.samples.begin(), result.samples.end(), [](float v) { return std::isfinite(v); }),
+              "{}: holds samples that are NaN or infinite; give missing ones a number, or remove it.", where);
+  return result;
+}
+
+RawImage decode_image(std::string_view bytes, const std::string& where, const DecodeOptions& options) {
+  auto [image, format] = opened(bytes, where, options.pixel_limit);
+  const auto damaged = [&, format = format] { fail_damaged(format, where); };
   RawImage raw{.width = vips_image_get_width(image.get()),
                .height = vips_image_get_height(image.get()),
                .bands = vips_image_get_bands(image.get())};
-  GRAFT_CHECK(data, raw.width * raw.height <= options.pixel_limit,
-              "{}: has {} x {} pixels, more than the limit of {} ({} in the recipe raises it).", where, raw.width,
-              raw.height, options.pixel_limit, "images.pixel_limit");
   if (const int shrink = format == Format::jpeg ? shrink_for(image, options.enough) : 1; shrink > 1) {
     image = open_image(bytes, format, shrink);
     if (!image) damaged();

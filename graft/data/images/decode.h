@@ -25,6 +25,10 @@ struct DecodeOptions {
 /// Throws Kind::data: empty, no image, damaged or cut off, over the pixel limit, more than 4 bands, other sample types.
 RawImage decode_image(std::string_view bytes, const std::string& where, const DecodeOptions& options = {});
 
+/// Every band of a file as numbers, 8 to 32 bits, whole or float: for models of other than three channels.
+/// Throws Kind::data as decode_image(), and for samples that are NaN or infinite.
+BandImage decode_bands(std::string_view bytes, const std::string& where, int64_t pixel_limit);
+
 /// libvips, ready for use by any thread; whatever calls it directly says so first.
 void start_vips();
 

@@ -26,4 +26,10 @@ struct RawImage {
   std::vector<uint8_t> samples;  // bytes; 16-bit samples in the machine's order
 };
 
+/// Measurements of many bands, as the file has them.
+struct BandImage {
+  int64_t width = 0, height = 0, bands = 0;
+  std::vector<float> samples;  // H x W x bands
+};
+
 }  // namespace graft::data

@@ -23,30 +23,38 @@ fs::path inner_root(const fs::path& root, const std::vector<std::string>& files)
   return tops.size() == 1 && depth >= 2 && *tops.begin() != "train" ? root / *tops.begin() : root;
 }
 
-bool has_tables(const fs::path& folder) {
-  if (!fs::is_directory(folder)) return false;
-  return std::any_of(fs::directory_iterator(folder), fs::directory_iterator(), [](const auto& entry) {
-    const auto stem = entry.path().stem();
-    const auto extension = entry.path().extension();
-    return entry.is_regular_file() && (stem == "train" || stem == "test" || stem == "validation") &&
-           (extension == ".csv" || extension == ".tsv" || extension == ".jsonl" || extension == ".json" ||
-            extension == ".ndjson");
-  });
+/// The tables of the splits right in a folder; of a file system's, find_files() says more about what is wrong.
+DatasetFiles tables_of(ImageFiles& images, const fs::path& folder) {
+  DatasetFiles found;
+  for (const auto& table : images.tables(folder)) {
+    const auto stem = table.stem().string();
+    if (stem == "train") found.train = table;
+    if (stem == "test") found.test = table;
+    if (std::find(kValidation.begin(), kValidation.end(), stem) != kValidation.end()) found.validation = table;
+  }
+  return found;
 }
 
-std::optional<fs::path> metadata_of(const fs::path& folder) {
-  for (const auto* name : {"metadata.csv", "metadata.jsonl"})
-    if (fs::is_regular_file(folder / name)) return folder / name;
+std::optional<fs::path> metadata_of(ImageFiles& images, const fs::path& folder) {
+  for (const auto& table : images.tables(folder))
+    if (table.filename() == "metadata.csv" || table.filename() == "metadata.jsonl") return table;
   return {};
 }
 
 DatasetFiles splits_of(ImageFiles& images, const DataOptions& options, bool needs_train) {
-  if (options.path.empty() || !images.is_folder(options.path) || has_tables(options.path))
-    return find_files(options, needs_train);
+  if (options.path.empty() || !images.is_folder(options.path)) return find_files(options, needs_train);
+  if (fs::is_directory(options.path)) {
+    const auto tables = tables_of(images, options.path);
+    if (tables.train || tables.validation || tables.test) return find_files(options, needs_train);
+  }
   const auto files = images.list(options.path);
   GRAFT_CHECK(data, !files.empty(), "{}: holds no image (.jpg, .png, .webp, .tif, .bmp, .gif); check data.path",
               options.path);
   const auto root = inner_root(options.path, files);
+  for (const auto& folder : {fs::path(options.path), root})
+    if (const auto tables = tables_of(images, folder);
+        tables.train || (!needs_train && (tables.validation || tables.test)))
+      return tables;
   const auto split = [&](const std::vector<std::string>& names) {
     std::optional<fs::path> found;
     for (const auto& name : names)
@@ -88,10 +96,11 @@ Intake read_folders(ImageFiles& images, const fs::path& place, const DataOptions
 Intake read_rows(ImageFiles& images, const fs::path& table, DataOptions options, LabelNames& labels, GroupNames& groups,
                  SkippedRows& skipped) {
   options.text = options.image;
-  auto intake = read_examples(table, options, labels, groups, skipped);
+  images.open(table);
+  auto intake = read_examples(table, options, labels, groups, skipped, images.table(table));
   Ragged<char> names;
   for (int64_t i = 0; i < intake.examples.size(); ++i) {
-    const auto name = table.parent_path() / std::string(intake.examples.texts.text(i));
+    const auto name = (table.parent_path() / std::string(intake.examples.texts.text(i))).lexically_normal();
     images.open(name);
     names.push_back(name.string());
   }
@@ -111,7 +120,7 @@ ImageDataset read_image_dataset(const DataOptions& options, uint64_t seed,
       [&](const DataOptions& o, bool needs_train) { return splits_of(images, o, needs_train); },
       [&](const fs::path& place, const DataOptions& o, LabelNames& labels, GroupNames& groups, SkippedRows& skipped) {
         if (!images.is_folder(place)) return read_rows(images, place, o, labels, groups, skipped);
-        const auto table = metadata_of(place);
+        const auto table = metadata_of(images, place);
         return table ? read_rows(images, *table, o, labels, groups, skipped) : read_folders(images, place, o, labels);
       }};
   result.dataset = read_dataset(options, seed, label_names, reading);

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "graft/core/error.h"
+#include "graft/data/dataset_files.h"
 #include "graft/io/file.h"
 
 namespace graft::data {
@@ -79,14 +80,20 @@ void ImageFiles::open(const fs::path& place) {
     check(name != nullptr);
     check_name(path, name);
     const auto relative = fs::path(name).lexically_normal();
-    if (archive_entry_filetype(entry) != AE_IFREG || is_hidden(relative) || !has_image_extension(relative)) continue;
+    const bool image = has_image_extension(relative);
+    if (archive_entry_filetype(entry) != AE_IFREG || is_hidden(relative) || !(image || is_table(relative))) continue;
     std::string content;
     char piece[1 << 16];
     for (la_ssize_t n; (n = archive_read_data(reader.get(), piece, sizeof piece)) != 0;) {
       check(n > 0);
       content.append(piece, n);
       GRAFT_CHECK(data, static_cast<int64_t>(content.size()) <= kLargestEntry,
-                  "{}: the entry `{}` is larger than 1 GB; no image is.", path.string(), relative.string());
+                  "{}: the entry `{}` is larger than 1 GB; no image or table of images is.", path.string(),
+                  relative.string());
+    }
+    if (!image) {
+      tables_[(path / relative).string()] = std::move(content);
+      continue;
     }
     entries_[(path / relative).string()] = bytes_.size();
     bytes_.push_back(content);
@@ -119,6 +126,25 @@ std::vector<std::string> ImageFiles::list(const fs::path& place) {
   }
   std::sort(files.begin(), files.end());
   return files;
+}
+
+std::vector<fs::path> ImageFiles::tables(const fs::path& folder) {
+  std::vector<fs::path> found;
+  if (fs::is_directory(folder)) {
+    for (const auto& entry : fs::directory_iterator(folder))
+      if (entry.is_regular_file() && is_table(entry.path())) found.push_back(entry.path());
+  } else {
+    open(folder);
+    for (const auto& item : tables_)
+      if (fs::path(item.first).parent_path() == folder) found.emplace_back(item.first);
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+const std::string* ImageFiles::table(const fs::path& name) const {
+  const auto found = tables_.find(name.string());
+  return found == tables_.end() ? nullptr : &found->second;
 }
 
 void ImageFiles::read(const std::string& name, const std::function<void(std::string_view)>& use) const {

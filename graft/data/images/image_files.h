@@ -24,6 +24,10 @@ class ImageFiles {
   bool is_folder(const fs::path& place);
   /// All files below it with an image's extension, relative, in the order of their bytes; hidden ones are passed over.
   std::vector<std::string> list(const fs::path& place);
+  /// Tables (CSV, JSONL) right in a folder, of an archive too, in the order of their bytes.
+  std::vector<fs::path> tables(const fs::path& folder);
+  /// What a table in an archive that was opened holds; null for other files.
+  const std::string* table(const fs::path& name) const;
   /// Hands over the content. Throws Kind::data when there is no such file or entry. Archives must have been opened by
   /// is_folder(), list() or open() before; then it may be called by several threads.
   void read(const std::string& name, const std::function<void(std::string_view)>& use) const;
@@ -33,8 +37,9 @@ class ImageFiles {
 
  private:
   std::map<fs::path, bool> opened_;
-  std::map<std::string, int64_t> entries_;  // full name -> row
-  Ragged<char> bytes_;                      // moves to a mapped temporary file when it grows
+  std::map<std::string, int64_t> entries_;     // full name -> row
+  std::map<std::string, std::string> tables_;  // full name -> content
+  Ragged<char> bytes_;                         // moves to a mapped temporary file when it grows
 };
 
 }  // namespace graft::data

@@ -44,13 +44,36 @@ struct Settings {
   std::string text(const char* key) const {
     return has(key) && json[key].is_string() ? json[key].get<std::string>() : "";
   }
+  /// Mean and std of many bands, under either ecosystem's keys.
+  bool of_bands() const {
+    for (const auto& [mean, std] : {std::pair{"image_mean", "image_std"}, std::pair{"mean", "std"}})
+      if (has(mean) && has(std) && json[mean].is_array() && json[std].is_array() &&
+          json[mean].size() == json[std].size() && json[mean].size() != 3 && json[mean].size() > 1)
+        return true;
+    return false;
+  }
+  std::optional<Preprocessing::Bands> bands(double scale) const {
+    if (!of_bands()) return {};
+    Preprocessing::Bands bands{.scale = scale};
+    for (const auto& [mean, std] : {std::pair{"image_mean", "image_std"}, std::pair{"mean", "std"}}) {
+      if (!has(mean)) continue;
+      for (const auto& value : json[mean]) bands.mean.push_back(number(value, mean));
+      for (const auto& value : json[std]) {
+        bands.std.push_back(number(value, std));
+        GRAFT_CHECK(model, bands.std.back() > 0, "{}: {} is {}, expected numbers above 0.", where, std,
+                    json[std].dump());
+      }
+    }
+    return bands;
+  }
   std::array<double, 3> three(const char* key, std::array<double, 3> fallback) const {
     if (!has(key)) return fallback;
     const auto& list = json[key];
     if (list.is_number()) return {list.get<double>(), list.get<double>(), list.get<double>()};
+    if (of_bands()) return fallback;  // see bands()
     GRAFT_CHECK(model, list.is_array() && (list.size() == 3 || list.size() == 1),
-                "{}: {} is {}, expected three numbers; graft's image models take three channels.", where, key,
-                list.dump());
+                "{}: {} is {}, expected three numbers, or in mean and std alike one for each of many bands.", where,
+                key, list.dump());
     std::array<double, 3> values;
     for (size_t c = 0; c < 3; ++c) values[c] = number(list[list.size() == 1 ? 0 : c], key);
     return values;
@@ -174,6 +197,7 @@ Preprocessing of_transformers(const Settings& s) {
   const auto mean = s.three("image_mean", d.mean), std = s.three("image_std", d.std);
   set_values(p, factor, rescale && s.flag("rescale_offset", false) ? -1 : 0,
              normalise ? mean : std::array<double, 3>{0, 0, 0}, normalise ? std : std::array<double, 3>{1, 1, 1});
+  p.bands = s.bands(factor);
   if (family == "EfficientNet" && normalise && s.flag("include_top", true))  // its deviation divides once more
     for (size_t c = 0; c < 3; ++c)
       for (auto& value : p.value[c]) value /= static_cast<float>(std[c]);
@@ -202,6 +226,7 @@ Preprocessing of_timm(const Settings& whole) {
   }
   p.filter = filter_of(s, "interpolation", Filter::bilinear);
   set_values(p, 1 / 255.0, 0, s.three("mean", kImageNetMean), s.three("std", kImageNetStd));
+  p.bands = s.bands(1 / 255.0);
   return p;
 }
 
@@ -218,6 +243,7 @@ Preprocessing of_presets(const Settings& s) {
   p.min_max_gray = biovil;
   if (biovil) set_values(p, 1 / 255.0, 0, {0, 0, 0}, {1, 1, 1});
   else set_values(p, 1 / 255.0, 0, s.three("mean", kImageNetMean), s.three("std", kImageNetStd));
+  p.bands = s.bands(s.number_or("scale", 1));
   return p;
 }
 
@@ -288,7 +314,9 @@ Json Preprocessing::description() const {
   if (crop_width) json["crop"] = {crop_width, crop_height};
   if (apply_orientation) json["apply_orientation"] = true;
   if (min_max_gray) json["min_max_gray"] = true;
-  for (const auto& levels : value) json["range"].push_back({levels.front(), levels.back()});
+  if (bands) json["bands"] = {{"scale", bands->scale}, {"mean", bands->mean}, {"std", bands->std}};
+  else
+    for (const auto& levels : value) json["range"].push_back({levels.front(), levels.back()});
   return json;
 }
 
@@ -302,7 +330,11 @@ Image three_bands(const Preprocessing& p, RawImage raw, SixteenBit sixteen_bit) 
   return p.min_max_gray ? min_max_gray(raw) : to_rgb(std::move(raw), sixteen_bit);
 }
 
-Image prepared(const Preprocessing& p, const Image& image, const std::string& where) {
+namespace {
+
+/// Resized and cropped.
+template <class Pixels>
+Pixels fitted(const Preprocessing& p, const Pixels& image, const std::string& where) {
   auto width = p.resize_width, height = p.resize_height;
   if (p.short_edge) {
     const auto least = std::min(image.width, image.height), most = std::max(image.width, image.height);
@@ -317,6 +349,34 @@ Image prepared(const Preprocessing& p, const Image& image, const std::string& wh
   if (!p.crop_width) return result;
   return crop(result, {half_of(result.width - p.crop_width, p.round_half_even),
                        half_of(result.height - p.crop_height, p.round_half_even), p.crop_width, p.crop_height});
+}
+
+}  // namespace
+
+Image prepared(const Preprocessing& p, const Image& image, const std::string& where) { return fitted(p, image, where); }
+
+void check_side(int64_t width, int64_t height, int64_t least_side, const std::string& where) {
+  GRAFT_CHECK(data, std::min(width, height) >= least_side,
+              "{}: has {} x {} pixels, less than one patch of the model ({} x {}); give a larger image, or remove it.",
+              where, width, height, least_side, least_side);
+}
+
+std::vector<float> band_values(const Preprocessing& p, std::string_view bytes, const std::string& where,
+                               int64_t pixel_limit, int64_t least_side) {
+  const auto image = decode_bands(bytes, where, pixel_limit);
+  check_side(image.width, image.height, least_side, where);
+  const auto channels = p.channels();
+  GRAFT_CHECK(data, image.bands == channels,
+              "{}: has {} bands, the model takes {} ({}); choose the bands that it knows, in its order.", where,
+              image.bands, channels, p.origin);
+  const auto fit = fitted(p, image, where);
+  const auto pixels = fit.width * fit.height;
+  std::vector<float> values(channels * pixels);
+  for (int64_t c = 0; c < channels; ++c)
+    for (int64_t i = 0; i < pixels; ++i)
+      values[c * pixels + i] =
+          static_cast<float>((fit.samples[i * channels + c] * p.bands->scale - p.bands->mean[c]) / p.bands->std[c]);
+  return values;
 }
 
 void normalise(const Preprocessing& p, const uint8_t* samples, float* out) {

@@ -54,10 +54,11 @@ double support_of(Filter filter) {
   }
 }
 
-/// For each pixel of a pass: the first of its sources, how many, and their weights in fixed point.
+/// For each pixel of a pass: the first of its sources, how many, and their weights.
 struct Weights {
   std::vector<int64_t> first, count;
-  std::vector<int32_t> values;  // `most` for each pixel
+  std::vector<int32_t> values;  // in fixed point; `most` for each pixel
+  std::vector<double> exact;
   int64_t most = 0;
 };
 
@@ -67,18 +68,20 @@ Weights weights_of(int64_t in, int64_t out, Filter filter) {
   Weights w;
   w.most = static_cast<int64_t>(std::ceil(support)) * 2 + 1;
   w.values.resize(out * w.most);
-  std::vector<double> exact(w.most);
+  w.exact.resize(out * w.most);
   for (int64_t i = 0; i < out; ++i) {
     const double centre = (static_cast<double>(i) + 0.5) * scale;
     const auto first = std::max<int64_t>(0, static_cast<int64_t>(centre - support + 0.5));
     const auto last = std::min(in, static_cast<int64_t>(centre + support + 0.5));
     double sum = 0;
+    auto* exact = w.exact.data() + i * w.most;
     for (int64_t k = 0; k < last - first; ++k) {
       exact[k] = weight(filter, (static_cast<double>(k + first) - centre + 0.5) * (1.0 / stretch));
       sum += exact[k];
     }
     for (int64_t k = 0; k < last - first; ++k) {
-      const double value = (sum != 0 ? exact[k] / sum : exact[k]) * (1 << kPrecision);
+      if (sum != 0) exact[k] /= sum;
+      const double value = exact[k] * (1 << kPrecision);
       w.values[i * w.most + k] = static_cast<int32_t>(value < 0 ? value - 0.5 : value + 0.5);
     }
     w.first.push_back(first);
@@ -205,6 +208,54 @@ Image resize(const Image& image, int64_t width, int64_t height, Filter filter) {
   const auto first = rows.first.front(), last = rows.first.back() + rows.count.back();
   return vertical(horizontal(image, weights_of(image.width, width, filter), width, first, last - first), rows, height,
                   first);
+}
+
+namespace {
+
+/// One pass, along rows or along columns.
+BandImage resized_side(const BandImage& image, int64_t size, bool across, Filter filter) {
+  const auto in = across ? image.width : image.height, bands = image.bands;
+  BandImage out{.width = across ? size : image.width, .height = across ? image.height : size, .bands = bands};
+  out.samples.resize(out.width * out.height * bands);
+  Weights w;
+  std::vector<int64_t> places;
+  if (filter == Filter::nearest) places = nearest_places(in, size);
+  else w = weights_of(in, size, filter);
+  for (int64_t y = 0; y < out.height; ++y)
+    for (int64_t x = 0; x < out.width; ++x)
+      for (int64_t c = 0; c < bands; ++c) {
+        const auto place = across ? x : y;
+        const auto source = [&](int64_t at) -> double {
+          return image.samples[((across ? y : at) * image.width + (across ? at : x)) * bands + c];
+        };
+        double sum = 0;
+        if (!places.empty()) sum = source(places[place]);
+        else
+          for (int64_t i = 0; i < w.count[place]; ++i) sum += source(w.first[place] + i) * w.exact[place * w.most + i];
+        out.samples[(y * out.width + x) * bands + c] = static_cast<float>(sum);
+      }
+  return out;
+}
+
+}  // namespace
+
+BandImage resize(const BandImage& image, int64_t width, int64_t height, Filter filter) {
+  GRAFT_ASSERT(width > 0 && height > 0, "{} x {}", width, height);
+  const auto narrower = width == image.width ? image : resized_side(image, width, true, filter);
+  return height == image.height ? narrower : resized_side(narrower, height, false, filter);
+}
+
+BandImage crop(const BandImage& image, const Box& box) {
+  BandImage out{.width = box.width, .height = box.height, .bands = image.bands};
+  out.samples.resize(box.width * box.height * image.bands);
+  const auto left = std::max<int64_t>(0, box.left), right = std::min(image.width, box.left + box.width);
+  for (int64_t y = 0; y < box.height && left < right; ++y) {
+    const auto from = y + box.top;
+    if (from < 0 || from >= image.height) continue;
+    std::copy_n(image.samples.begin() + (from * image.width + left) * image.bands, (right - left) * image.bands,
+                out.samples.begin() + (y * box.width + left - box.left) * image.bands);
+  }
+  return out;
 }
 
 Image crop(const Image& image, const Box& box) {

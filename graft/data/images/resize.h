@@ -19,7 +19,11 @@ struct Box {
 /// The whole image as `width` x `height` pixels.
 Image resize(const Image& image, int64_t width, int64_t height, Filter filter);
 
+/// Of many bands: the same weights in double precision, as Pillow resizes its mode F.
+BandImage resize(const BandImage& image, int64_t width, int64_t height, Filter filter);
+
 /// Cut out; what lies outside the image is black.
 Image crop(const Image& image, const Box& box);
+BandImage crop(const BandImage& image, const Box& box);
 
 }  // namespace graft::data

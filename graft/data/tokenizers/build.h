@@ -11,6 +11,10 @@ nlohmann::json build_wordpiece(const SourceFiles& source);
 /// From vocab.json and merges.txt: RoBERTa, DeBERTa v1, GPT-2.
 nlohmann::json build_byte_bpe(const SourceFiles& source);
 
+/// GPT-2's document around a vocabulary: bytes as characters, words split by its pattern.
+nlohmann::json byte_bpe_document(nlohmann::json vocabulary, nlohmann::json merges, nlohmann::json added_tokens,
+                                 nlohmann::json post_processor, bool add_prefix_space);
+
 /// The entries of "added_tokens", by id: special tokens, added_tokens.json, added_tokens_decoder. Those that the vocabulary
 /// lacks follow it in the order of transformers.
 nlohmann::json added_tokens(const SourceFiles& source, const nlohmann::json& vocabulary);

@@ -62,13 +62,19 @@ nlohmann::json build_byte_bpe(const SourceFiles& source) {
   auto added = added_tokens(source, vocabulary);
   const bool add_prefix_space = source.flag("add_prefix_space", false);
   auto processor = post_processor(source, vocabulary, added, add_prefix_space);
+  return byte_bpe_document(std::move(vocabulary), read_merges(source), std::move(added), std::move(processor),
+                           add_prefix_space);
+}
+
+nlohmann::json byte_bpe_document(nlohmann::json vocabulary, nlohmann::json merges, nlohmann::json added_tokens,
+                                 nlohmann::json post_processor, bool add_prefix_space) {
   return {{"version", "1.0"},
           {"truncation", nullptr},
           {"padding", nullptr},
-          {"added_tokens", std::move(added)},
+          {"added_tokens", std::move(added_tokens)},
           {"normalizer", nullptr},
           {"pre_tokenizer", byte_level(add_prefix_space, true)},
-          {"post_processor", std::move(processor)},
+          {"post_processor", std::move(post_processor)},
           {"decoder", byte_level(true, true)},
           {"model",
            {{"type", "BPE"},
@@ -80,7 +86,7 @@ nlohmann::json build_byte_bpe(const SourceFiles& source) {
             {"byte_fallback", false},
             {"ignore_merges", false},
             {"vocab", std::move(vocabulary)},
-            {"merges", read_merges(source)}}}};
+            {"merges", std::move(merges)}}}};
 }
 
 }  // namespace graft::data

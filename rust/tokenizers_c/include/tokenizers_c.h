@@ -54,6 +54,18 @@ void tokenizers_c_free_encodings(TokenizersCEncodings* encodings);
 /// `text` is to be freed; a NUL in it becomes U+FFFD.
 char* tokenizers_c_decode(const TokenizersC* tokenizer, const uint32_t* ids, size_t count, uint8_t skip_special_tokens,
                           char** text);
+typedef struct {
+  size_t vocab_size;               // special tokens and the 256 bytes counted
+  uint64_t min_frequency;          // pairs that are met less often are not merged
+  const TokenizersCText* special;  // they get the first ids
+  size_t special_count;
+} TokenizersCTraining;
+
+/// Learns a byte-level BPE: `json` is a tokenizer.json with an empty BPE model, of which the pre-tokenizer splits the texts.
+/// `document`, the tokenizer.json with vocabulary and merges, is to be freed. The same texts give the same bytes.
+char* tokenizers_c_train_bpe(TokenizersCText json, const TokenizersCText* texts, size_t rows,
+                             const TokenizersCTraining* options, char** document);
+
 /// With added tokens: one more than the largest id.
 size_t tokenizers_c_vocab_size(const TokenizersC* tokenizer);
 /// -1 when there is no such token.

@@ -7,10 +7,13 @@ pub mod chat;
 use rayon::prelude::*;
 use std::ffi::{c_char, CString};
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use tokenizers::models::bpe::BpeTrainer;
+use tokenizers::models::TrainerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::utils::truncation::{
     truncate_encodings, TruncationDirection, TruncationParams, TruncationStrategy,
 };
-use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, Tokenizer};
+use tokenizers::{AddedToken, Encoding, PostProcessor, PostProcessorWrapper, Tokenizer};
 
 /// The post-processor is kept apart, so that each call may truncate as it likes.
 pub struct TokenizersC {
@@ -33,6 +36,14 @@ pub struct Options {
     truncate_left: u8,
     add_special_tokens: u8,
     details: u8,
+}
+
+#[repr(C)]
+pub struct Training {
+    vocab_size: usize,
+    min_frequency: u64,
+    special: *const Text,
+    special_count: usize,
 }
 
 #[derive(Default)]
@@ -305,6 +316,42 @@ pub unsafe extern "C" fn tokenizers_c_decode(
             .decode(ids, skip_special_tokens != 0)
             .map_err(|e| e.to_string())?;
         *text = c_text(&decoded);
+        Ok(())
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn tokenizers_c_train_bpe(
+    json: Text,
+    texts: *const Text,
+    rows: usize,
+    options: &Training,
+    out: *mut *mut c_char,
+) -> *mut c_char {
+    guarded(|| {
+        let mut tokenizer = Tokenizer::from_bytes(bytes(json)).map_err(|e| e.to_string())?;
+        let mut special = Vec::with_capacity(options.special_count);
+        for i in 0..options.special_count {
+            let token = checked(*options.special.add(i), i)?;
+            special.push(AddedToken::from(token, true));
+        }
+        let mut inputs = Vec::with_capacity(rows);
+        for row in 0..rows {
+            inputs.push(checked(*texts.add(row), row)?);
+        }
+        let bpe = BpeTrainer::builder()
+            .vocab_size(options.vocab_size)
+            .min_frequency(options.min_frequency)
+            .special_tokens(special)
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .show_progress(false)
+            .build();
+        let mut trainer = TrainerWrapper::BpeTrainer(bpe);
+        tokenizer
+            .train(&mut trainer, inputs.into_iter())
+            .map_err(|e| e.to_string())?;
+        let document = tokenizer.to_string(false).map_err(|e| e.to_string())?;
+        *out = c_text(&document);
         Ok(())
     })
 }

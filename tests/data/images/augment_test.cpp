@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "graft/core/random.h"
+#include "graft/io/safetensors.h"
 #include "tests/fixtures.h"
 
 namespace graft::data {
@@ -82,6 +83,60 @@ TEST(Augment, EachOperationAloneChangesTheImageAndKeepsItsSize) {
   int changed = 0;
   for (uint64_t seed = 0; seed < 100; ++seed) changed += augmented(f.image, f.p, options, seed).samples != plain;
   EXPECT_GT(changed, 70);
+}
+
+// ---- against Pillow and torchvision (tests/images/make_augment.py)
+
+struct Reference {
+  Reference() : file(io::read_safetensors(tests::fixture("images/augment.safetensors"))) {}
+  std::vector<uint8_t> samples(const std::string& name) const {
+    const auto& view = file.tensors.at(name);
+    const auto* bytes = reinterpret_cast<const uint8_t*>(view.data);
+    return {bytes, bytes + io::element_count(view.shape)};
+  }
+  Image image() const {
+    Image image(16, 16, 3);
+    image.samples = samples("image");
+    return image;
+  }
+  decltype(io::read_safetensors(fs::path())) file;
+};
+
+int largest_difference(const std::vector<uint8_t>& a, const std::vector<uint8_t>& b) {
+  int most = 0;
+  for (size_t i = 0; i < a.size(); ++i) most = std::max(most, std::abs(a[i] - b[i]));
+  return most;
+}
+
+TEST(Augment, RandAugmentEqualizesAndSharpensAsPillow) {
+  const Fixture f;
+  const Reference reference;
+  auto options = nothing();
+  options.randaugment = 1;
+  options.randaugment_strength = 30;
+  for (const auto* name : {"equalize", "sharpness 1.9", "sharpness 0.1"}) {
+    int nearest = 255;
+    for (uint64_t seed = 0; seed < 200; ++seed)
+      nearest = std::min(nearest, largest_difference(augmented(reference.image(), f.p, options, seed).samples,
+                                                     reference.samples(name)));
+    EXPECT_LE(nearest, std::string(name) == "equalize" ? 0 : 1) << name;
+  }
+}
+
+TEST(Augment, HueTurnsAsTorchvisionsAndLeavesGrayAlone) {
+  const Fixture f;
+  const Reference reference;
+  for (const auto& [name, turns] : {std::pair{"hue 0.25", 0.25}, {"hue -0.1", -0.1}}) {
+    auto image = reference.image();
+    turn_hue(image, turns);
+    EXPECT_LE(largest_difference(image.samples, reference.samples(name)), 1) << name;
+    EXPECT_GT(largest_difference(image.samples, reference.samples("image")), 30) << name;
+  }
+  auto options = nothing();
+  options.hue = 0.5;
+  const auto view = augmented(reference.image(), f.p, options, 1).samples, plain = reference.samples("image");
+  EXPECT_NE(view, plain);
+  EXPECT_TRUE(std::equal(view.begin() + 4 * 48, view.begin() + 8 * 48, plain.begin() + 4 * 48));
 }
 
 TEST(Augment, CropsKeepTheAreaAskedForAndSeeEveryCorner) {

@@ -48,15 +48,35 @@ TEST(DecodeImage, SixteenBitsKeepTheirRangeUnlessPillowsWayIsAskedFor) {
 
 TEST(DecodeImage, BadFilesAreNamed) {
   const auto folder = tests::fixture("images/bad");
-  for (const auto& [name, words] : {std::pair{"truncated.jpg", "JPEG is damaged or cut off"},
-                                    {"truncated.png", "PNG is damaged or cut off"},
-                                    {"truncated.tif", "TIFF is damaged or cut off"},
-                                    {"bomb.png", "100000 x 100000 pixels"},
-                                    {"text.jpg", "is no image"},
-                                    {"empty.png", "the file is empty"}}) {
+  for (const auto& [name, words] :
+       {std::pair{"truncated.jpg", "JPEG is damaged or cut off"},
+        {"truncated.png", "PNG is damaged or cut off"},
+        {"truncated.tif", "TIFF is damaged or cut off"},
+        {"bomb.png", "100000 x 100000 pixels"},
+        {"text.jpg", "is no image"},
+        {"bands.tif", "has 7 bands, expected gray or RGB"},
+        {"float.tif", "has samples of the kind float; graft reads whole numbers of 8 or 16"},
+        {"empty.png", "the file is empty"}}) {
     const auto message = tests::message_of([&] { decode_image(tests::read_text(folder / name), name); });
     EXPECT_NE(message.find(words), std::string::npos) << name << ": " << message;
     EXPECT_TRUE(message.starts_with(name)) << message;
+  }
+}
+
+TEST(DecodeImage, OtherFormatsThatAreCutOffAreNamed) {
+  for (const auto& [name, format] : {std::pair{"webp-lossless.webp", "WebP"},
+                                     {"webp-lossy.webp", "WebP"},
+                                     {"gif-frames.gif", "GIF"},
+                                     {"bmp.bmp", "BMP"},
+                                     {"bmp-palette.bmp", "BMP"},
+                                     {"tiff-gray-deflate.tif", "TIFF"}}) {
+    const auto whole = tests::read_text(tests::fixture("images/decode") / name);
+    for (const double part : {0.1, 0.4}) {
+      const auto message = tests::message_of(
+          [&] { decode_image(whole.substr(0, static_cast<size_t>(part * static_cast<double>(whole.size()))), "cut"); });
+      EXPECT_EQ(message, fmt::format("cut: the {} is damaged or cut off; replace or remove it.", format))
+          << name << part;
+    }
   }
 }
 

@@ -146,6 +146,45 @@ TEST(ImageDataset, ArchivesLookLikeFolders) {
   }
 }
 
+TEST(ImageDataset, TablesInArchivesNameTheirImages) {
+  for (const auto* name : {"data.zip", "data.tar"}) {
+    const Scratch scratch;
+    // Splits as tables, below the one folder that archives often have.
+    write_archive(scratch / name,
+                  {{"set/train.csv", "file_name,label\npictures/a.jpg,x|y\npictures/b.jpg,y\n"},
+                   {"set/validation.jsonl", "{\"file_name\": \"pictures/b.jpg\", \"label\": [\"x\"]}\n"},
+                   {"set/pictures/a.jpg", "A"},
+                   {"set/pictures/b.jpg", "B"}});
+    auto options = at(scratch / name);
+    options.task = "multilabel";
+    const auto d = read_image_dataset(options, 0);
+    EXPECT_EQ(d.dataset.label_names, (std::vector<std::string>{"x", "y"})) << name;
+    EXPECT_EQ(d.dataset.train.label_sets[0].size(), 2u);
+    EXPECT_EQ(content_of(d, d.dataset.train.texts.text(1)), "B");
+    EXPECT_EQ(content_of(d, d.dataset.validation.texts.text(0)), "B");
+    // A table of its own name.
+    DataOptions named{.train = (scratch / name / "set/train.csv").string(), .task = "multilabel", .bad_rows = "stop"};
+    named.validation = (scratch / name / "set/validation.jsonl").string();
+    EXPECT_EQ(read_image_dataset(named, 0).dataset.train.size(), 2);
+    named.train = (scratch / name / "set/other.csv").string();
+    EXPECT_NE(message_of([&] { read_image_dataset(named, 0); }).find("set/other.csv: there is no such file"),
+              std::string::npos);
+  }
+  // metadata.csv in a split's folder, and a mistake that is named with its row.
+  const Scratch scratch;
+  write_archive(scratch / "data.zip", {{"train/metadata.csv", "file_name,label\na.jpg,1\nb.jpg,0\nc.jpg\n"},
+                                       {"train/a.jpg", "A"},
+                                       {"train/b.jpg", "B"},
+                                       {"test/metadata.csv", "file_name,label\na.jpg,1\n"},
+                                       {"test/a.jpg", "C"}});
+  const auto message = message_of([&] { read_image_dataset(at(scratch / "data.zip"), 0); });
+  EXPECT_NE(message.find("data.zip/train/metadata.csv, row 4"), std::string::npos) << message;
+  auto options = at(scratch / "data.zip");
+  options.bad_rows = "skip";
+  const auto d = read_image_dataset(options, 0, {"0", "1"});
+  EXPECT_EQ(content_of(d, d.dataset.test.texts.text(0)), "C");
+}
+
 TEST(ImageDataset, AnArchiveThatLeadsOutOrIsCutOffIsAnError) {
   const Scratch scratch;
   for (const auto* entry : {"../x.jpg", "train/../../x.jpg", "/x.jpg"}) {

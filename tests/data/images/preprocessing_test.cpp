@@ -38,12 +38,44 @@ TEST_P(PreprocessingParity, EveryImage) {
 
 INSTANTIATE_TEST_SUITE_P(References, PreprocessingParity,
                          testing::Values("biovil", "clip", "efficientnet", "rad-dino", "resnet", "swin",
-                                         "timm-efficientnet", "timm-resnet", "timm-vit", "vit"),
+                                         "timm-efficientnet", "timm-resnet", "timm-vit", "torchvision", "vit"),
                          [](const auto& info) {
                            auto name = info.param;
                            std::replace(name.begin(), name.end(), '-', '_');
                            return name;
                          });
+
+// ---- many bands (tests/images/make_bands.py)
+
+TEST(Bands, AreResizedAsPillowsFloatImagesAndNormalised) {
+  const auto folder = tests::fixture("images/bands");
+  const auto p = read_preprocessing(folder);
+  EXPECT_EQ(p.channels(), 5);
+  const auto golden = io::read_safetensors(folder / "pixel_values.safetensors");
+  for (const auto& [name, wanted] : golden.tensors) {
+    const auto found = band_values(p, tests::read_text(folder / name), name, 1'000'000);
+    ASSERT_EQ(wanted.shape, (std::vector<int64_t>{5, 10, 10}));
+    ASSERT_EQ(found.size(), 500u);
+    std::vector<float> reference(found.size());
+    std::memcpy(reference.data(), wanted.data, 4 * found.size());
+    for (size_t i = 0; i < found.size(); ++i) ASSERT_NEAR(found[i], reference[i], 1e-5) << name << " " << i;
+  }
+}
+
+TEST(Bands, WhatDoesNotFitIsNamed) {
+  const auto folder = tests::fixture("images/bands");
+  const auto p = read_preprocessing(folder);
+  const auto message = [&](const std::string& file, int64_t least_side = 1) {
+    return tests::message_of(
+        [&] { band_values(p, tests::read_text(tests::fixture(file)), "x.tif", 1'000'000, least_side); });
+  };
+  EXPECT_NE(message("images/bad/bands.tif").find("x.tif: has 7 bands, the model takes 5"), std::string::npos);
+  EXPECT_NE(message("images/decode/png-rgb.png").find("x.tif: has 3 bands, the model takes 5"), std::string::npos);
+  EXPECT_EQ(message("images/bands/nan.tif"),
+            "x.tif: holds samples that are NaN or infinite; give missing ones a number, or remove it.");
+  EXPECT_NE(message("images/bad/truncated.tif").find("TIFF is damaged or cut off"), std::string::npos);
+  EXPECT_NE(message("images/bands/float.tif", 10).find("has 14 x 9 pixels, less than one patch"), std::string::npos);
+}
 
 std::string message_for(const std::string& file, const std::string& text) {
   const tests::Scratch scratch;
