@@ -68,7 +68,7 @@ class SourceKnowledge {
 
   /// SHA-256 of the source's data or general text; "" without.
   const std::string& data_hash() const { return data_.hash; }
-  bool has_data() const { return test_.inputs || corpus_.held_out; }
+  bool has_data() const { return asked_[0].prepared.inputs || corpus_.held_out; }
   const models::Task& task() const { return task_; }
   const std::vector<std::string>& label_names() const { return names_; }
   models::Model& probe() { return *probe_; }
