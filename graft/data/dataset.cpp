@@ -138,7 +138,9 @@ Examples take(const Examples& all, const std::vector<int64_t>& rows) {
 }
 
 Dataset read_dataset(const DataOptions& options, uint64_t seed, const std::vector<std::string>& label_names) {
-  return read_dataset(options, seed, label_names, {find_files, read_examples});
+  const auto read = [](const fs::path& file, const DataOptions& o, LabelNames& labels, GroupNames& groups,
+                       SkippedRows& skipped) { return read_examples(file, o, labels, groups, skipped); };
+  return read_dataset(options, seed, label_names, Reading{find_files, read});
 }
 
 Dataset read_dataset(const DataOptions& options, uint64_t seed, const std::vector<std::string>& label_names,

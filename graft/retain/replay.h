@@ -11,9 +11,8 @@
 
 namespace graft::retain {
 
-/// What is asked of a replayed example beside, or instead of, its label. Not inside of Replay: a default argument could not
-/// use its defaults there.
-struct AskedOfReplayed {
+/// What is asked of a replayed example beside, or instead of, its label.
+struct BesideLabels {
   Answers logits = {};       // of the source, to all examples of the stream
   double logits_weight = 0;  // of the squared difference from them
   std::shared_ptr<train::LossTerm> term = nullptr;
@@ -22,7 +21,7 @@ struct AskedOfReplayed {
 
 class Replay final : public train::LossTerm {
  public:
-  using Beside = AskedOfReplayed;
+  using Beside = BesideLabels;
   /// `examples` of the source's task on the model that trains; the loss, a mean over what it counts (tokens), is added with
   /// the weight of one example each.
   /// `fraction` of all examples of an epoch are replayed: exactly, to one example. `old_head` (of the source, frozen) judges

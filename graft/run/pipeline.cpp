@@ -262,10 +262,15 @@ struct Runner {
     const auto knowledge = source_knowledge();
     // The same labels in the same order: the model goes on with the source's own head.
     const bool same_head = knowledge && knowledge->task().kind == task.kind && loaded.report.fresh.empty();
-    if (knowledge) {
-      check_source_data(*knowledge);
+    const auto first_look = [&] {
       if (recipe.retain.report || recipe.retain.chooses()) knowledge->compare_on(*validation.inputs);
       if (recipe.retain.report) report_source(*knowledge, model, same_head, adapted);
+    };
+    // Where nothing is held, the source is asked when the head has learned: training begins that much sooner.
+    bool may_wait = recipe.retain.report && !retains() && !watches() && !adapted;
+    if (knowledge) {
+      check_source_data(*knowledge);
+      if (!may_wait) first_look();
       setting.terms = retaining(*knowledge, model, loaded.report.fresh, same_head, *train.inputs, setting, adapted);
       if (auto* replayed = knowledge->replayed()) {
         const auto fraction = recipe.retain.replay.fraction;
@@ -273,7 +278,7 @@ struct Runner {
       }
       if (watches() && !results["retained"].contains("at_first"))
         results["retained"]["at_first"] = knowledge->original(Asked::choice);
-      knowledge->release(model, same_head);
+      if (!may_wait) knowledge->release(model, same_head);
     }
     finetune::Hooks hooks;
     hooks.journal = [&](const std::string& event, Json fields) { journal.write(event, std::move(fields)); };
@@ -283,7 +288,13 @@ struct Runner {
     };
     hooks.progress = &progress;
     if (knowledge && recipe.retain.report)
-      hooks.retained = [&](const std::string& phase) { return report_phase(*knowledge, model, same_head, phase); };
+      hooks.retained = [&](const std::string& phase) {
+        if (std::exchange(may_wait, false)) {
+          first_look();
+          knowledge->release(model, same_head);
+        }
+        return report_phase(*knowledge, model, same_head, phase);
+      };
     const auto terms = setting.terms;
     setting.keep_head = walks();
     if (knowledge && watches())

@@ -359,13 +359,19 @@ DataFinding find_modality(const fs::path& data) {
   std::vector<fs::path> images, tables;
   std::vector<ArchiveEntries> archives;
   size_t image_count = 0;
+  std::string damage;  // of an archive, in words
   for (const auto& file : files) {
     const auto kind = extension(file.string());
     ++kinds[kind.empty() ? "no extension" : kind];
     if (kImages.contains(kind)) images.push_back(file), ++image_count;
     if (kTables.contains(kind)) tables.push_back(file);
     if (!can_look_into(file)) continue;
-    archives.push_back(look_into(file, is_image));
+    try {
+      archives.push_back(look_into(file, is_image));
+    } catch (const Error& e) {  // what else is there may tell
+      damage = std::string(" ") + e.what();
+      continue;
+    }
     for (const auto& name : archives.back().names) {
       const auto inner = extension(name);
       ++kinds[(inner.empty() ? "no extension" : inner) + " in " + file.filename().string()];
@@ -418,8 +424,8 @@ DataFinding find_modality(const fs::path& data) {
   GRAFT_CHECK(
       data, !finding.modality.empty(),
       "{}: neither texts nor images were found; it holds {}. Give a table with a column `text` or with paths of "
-      "images, or a folder of images.",
-      data.string(), counts.empty() ? "nothing" : listed(counts, 8));
+      "images, or a folder of images.{}",
+      data.string(), counts.empty() ? "nothing" : listed(counts, 8), damage);
   return finding;
 }
 

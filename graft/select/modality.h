@@ -18,8 +18,8 @@ struct DataFinding {
 };
 
 /// A table (JSONL, CSV, TSV, TXT) of texts or of paths to images, or a folder of tables or of images; images also in zip
-/// and tar archives. Throws Kind::data when there is neither text nor image, naming what was found, and for a damaged
-/// archive.
+/// and tar archives. Throws Kind::data when there is neither text nor image, naming what was found and which archive is
+/// damaged.
 DataFinding find_modality(const std::filesystem::path& data);
 
 /// What the first bytes of an image file tell; empty fields where they do not.

@@ -172,7 +172,7 @@ TEST(RetainLanguage, FinetuningACausalModelKeepsGeneralText) {
   // A budget is of the logarithm of perplexity, and the right way round.
   const auto budget = tuned("budget", {"retain.max_forgetting=0.05"}).first["retained"];
   EXPECT_LE(budget["taken"]["retained"]["value"].get<double>(),
-            budget["source"]["value"].get<double>() * std::exp(0.0501));
+            budget["at_first"]["value"].get<double>() * std::exp(0.0501));
   EXPECT_LT(budget["taken"]["share"], 1);
 }
 

@@ -326,6 +326,18 @@ TEST(Kl, TheCoefficientFindsItsTarget) {
   }
 }
 
+TEST(Kl, StrengthenedItStaysSoInThePhasesToCome) {
+  const Texts texts;
+  Kl term({.coefficient = 0.5}, texts.teacher(texts.model));
+  EXPECT_EQ(term.strengthen(4), 2);
+  term.begin_phase();
+  EXPECT_EQ(term.coefficient(), 2);
+  Kl resumed({.coefficient = 0.5}, texts.teacher(texts.model));
+  resumed.load_state(term.state());
+  resumed.begin_phase();
+  EXPECT_EQ(resumed.coefficient(), 2);
+}
+
 TEST(Kl, TheControllerIsThePapers) {
   const Texts texts;
   auto& model = texts.model;
@@ -398,7 +410,7 @@ TEST(Kl, OnReplayedTextItIsAskedBesideTheLabelsOrInsteadOfThem) {
     }
     EXPECT_GT(largest, 0);
     EXPECT_NEAR(replay.facts()["coefficient"].get<double>(), 2 * 1.02, 1e-9) << "it adapts here too";
-    Replay again(*stream, all, 0.5, 3, nullptr, std::make_shared<Kl>(options, teacher), labels);
+    Replay again(*stream, all, 0.5, 3, nullptr, {.term = std::make_shared<Kl>(options, teacher), .labels = labels});
     again.load_state(replay.state());
     EXPECT_EQ(again.state(), replay.state());
     again.begin_phase();
