@@ -4,9 +4,10 @@
 usage: retain_images.py --weights resnet20.th --first CIFAR10 --second BCCD [--seeds 1]
 
 --first and --second are folders of train, validation and test with a folder of images for each class (the first may lack a
-validation split: then half of its test images choose and the other half report). The source is CIFAR's ResNet-20 as akamaster/pytorch_resnet_cifar10 saves it; printed is its accuracy on
---first's test images before and after, beside the new task's, with the spread over seeds and the curve of gain against loss. The schedule is the same for all: head, then everything at
---rate. Results are kept after each run; the same command goes on.
+validation split: then half of its test images choose and the other half report). The source is CIFAR's ResNet-20 as
+akamaster/pytorch_resnet_cifar10 saves it; printed is its accuracy on --first's test images before and after, beside the new
+task's, with the spread over seeds and the curve of gain against loss. The schedule is the same for all: head, then everything
+at --rate. Results are kept after each run; the same command goes on.
 """
 import json
 import pathlib
@@ -55,7 +56,7 @@ def trained(options, source, seed, name, method):
               "finetune.head.learning_rates": [1e-2], "finetune.head.weight_decays": [0.01],
               "finetune.unfreeze.max_units": 0, "finetune.full.when": "always", "finetune.full.epochs": options.epochs,
               "finetune.full.patience": 0, "finetune.full.learning_rate": options.rate, "retain.examples": 2000,
-              "retain.ewc.carry": False,
+              "retain.ewc.carry": False, "retain.curve": True,
               "retain.source_data.path": str(options.first), **method}
     output = run([GRAFT, "run", "--source", source, "--data", options.second, "--out", fresh(folder), "--json", "--quiet",
                   *settings(recipe)])

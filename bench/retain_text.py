@@ -40,7 +40,7 @@ def recipe(options, rate):
     return {"train.threads": threads(), "finetune.head.verdict": False, "finetune.head.learning_rates": [1e-3],
             "finetune.head.weight_decays": [0.01], "finetune.unfreeze.max_units": 0, "finetune.full.when": "always",
             "finetune.full.epochs": options.epochs, "finetune.full.patience": 0, "finetune.full.learning_rate": rate,
-            "retain.examples": 4000, "retain.ewc.carry": False}
+            "retain.examples": 4000, "retain.ewc.carry": False, "retain.curve": True}
 
 
 def trained(options, source, data, folder, seed, rate, more):

@@ -538,7 +538,10 @@ struct Runner {
                                  const finetune::Setting& setting, bool adapted) {
     auto& probe = knowledge.probe();
     features::Feed feed(probe, inputs);
-    if (!adapted && setting.options.batch_norm != "target" && recipe.lora.rank == 0)
+    const auto file =
+        knowledge.answers_file(inputs, model.head->reads(), setting.features_folder, setting.store);
+    const bool shares = !adapted && setting.options.batch_norm != "target" && recipe.lora.rank == 0 && !setting.measured;
+    if (shares && !fs::exists(file))
       for (const auto& chain : probe.chains) {
         const auto ahead = finetune::boundaries_ahead(model, chain.name, setting.options, setting.store);
         const std::vector<int64_t> boundaries(ahead.begin(), ahead.end());
@@ -548,7 +551,7 @@ struct Runner {
         for (size_t i = 0; i < boundaries.size(); ++i)
           if (captured.stores[i]) feed.use(chain.name, boundaries[i], *captured.stores[i]);
       }
-    return knowledge.answers(feed, model.head->reads(), setting.features_folder, setting.store);
+    return knowledge.answers(feed, model.head->reads(), file);
   }
 
   /// Looks at the path between the source's weights and the result, and takes the point that the recipe asks for.

@@ -299,11 +299,18 @@ std::shared_ptr<train::LossTerm> SourceKnowledge::replay(models::Model& model, b
                                           seed_, std::move(old_head), std::move(beside));
 }
 
-retain::Answers SourceKnowledge::answers(const features::Feed& feed, const models::Reads& reads,
-                                         const std::filesystem::path& folder, const features::StoreOptions& store) {
+std::filesystem::path SourceKnowledge::answers_file(const features::Inputs& inputs, const models::Reads& reads,
+                                                    const std::filesystem::path& folder,
+                                                    const features::StoreOptions& store) const {
+  if (!store.enabled) return {};
   const bool logits = retain::answers_with_logits(task_.kind, probe_->head->reads(), reads);
-  const auto file = store.enabled ? retain::answers_file(*probe_, feed.inputs(), reads, logits, folder, store)
-                                  : std::filesystem::path();
+  return retain::answers_file(*probe_, inputs, reads, logits, folder, store);
+}
+
+retain::Answers SourceKnowledge::answers(const features::Feed& feed, const models::Reads& reads,
+                                         const std::filesystem::path& file) {
+  GRAFT_ASSERT(!released_);
+  const bool logits = retain::answers_with_logits(task_.kind, probe_->head->reads(), reads);
   return retain::answers(*probe_, feed, reads, logits, file, rows_at_once());
 }
 

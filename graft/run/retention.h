@@ -51,10 +51,11 @@ class SourceKnowledge {
   std::shared_ptr<train::LossTerm> replay(models::Model& model, bool head);
   /// What replay reads, after replay(); null without.
   features::Feed* replayed() { return replay_feed_.get(); }
-  /// The source's answers to `inputs`, for a model whose head reads `reads`; kept in `folder` unless stores are off. `feed`
-  /// is of the probe.
-  retain::Answers answers(const features::Feed& feed, const models::Reads& reads, const std::filesystem::path& folder,
-                          const features::StoreOptions& store);
+  /// Where the source's answers to `inputs` are kept, for a model whose head reads `reads`; "" where stores are off.
+  std::filesystem::path answers_file(const features::Inputs& inputs, const models::Reads& reads,
+                                     const std::filesystem::path& folder, const features::StoreOptions& store) const;
+  /// These answers, from `file` if they are there. `feed` is of the probe.
+  retain::Answers answers(const features::Feed& feed, const models::Reads& reads, const std::filesystem::path& file);
 
   using StreamOn = std::function<std::shared_ptr<train::Stream>(models::Model&)>;
   /// The divergence from the source for `model`, which is as its training begins; nullptr when the recipe wants none.
