@@ -94,7 +94,7 @@ TEST(Retain, EveryRunReportsWhatTheSourceLost) {
   const auto result = Json::parse(free.out);
   const double before = result["retained"]["source"]["value"];
   EXPECT_GE(before, 0.9) << "of the 64 examples that the source was trained with";
-  EXPECT_EQ(result["retained"]["source"]["cka"], 1);
+  EXPECT_DOUBLE_EQ(result["retained"]["source"]["cka"].get<double>(), 1);
   const auto& phases = result["finetune"]["phases"];
   EXPECT_EQ(phases[0]["retained"], result["retained"]["source"]) << "the head phase moves no block";
   EXPECT_LT(phases.back()["retained"]["cka"], 0.999);
@@ -198,8 +198,8 @@ TEST(Retain, TheResultCarriesTheProtectionOfAllThatWasLearned) {
   // F = decay * F_before + F_now, anchored at what was exported; nothing of the old head is added to the new one.
   EXPECT_GT(before.of.at(key).fisher.abs().max().item<float>(), 0);
   for (const auto& [decay, anchors] : {std::pair{1.0, &all}, {0.5, &half}})
-    EXPECT_TRUE(torch::allclose(anchors->of.at(key).fisher - none.of.at(key).fisher, decay * before.of.at(key).fisher,
-                                1e-4, 1e-9));
+    EXPECT_TRUE(torch::allclose(anchors->of.at(key).fisher,
+                                none.of.at(key).fisher + decay * before.of.at(key).fisher, 1e-5, 0));
   EXPECT_TRUE(all.of.at(head).fisher.equal(none.of.at(head).fisher));
   EXPECT_FALSE(all.of.at(key).at.equal(before.of.at(key).at));
   // The next run from that model finds it, and adds a third domain.
@@ -390,7 +390,7 @@ TEST(Retain, ReplayFromABufferWithLogits) {
   EXPECT_NE(refused({"retain.replay.size=3", "retain.replay.buffer=all"})
                 .find("retain.replay.size: leaves examples out, and retain.replay.buffer = \"all\" keeps them"),
             std::string::npos);
-  EXPECT_NE(refused({"retain.replay.buffer=herd"}).find("did you mean \"herding\"?"), std::string::npos);
+  EXPECT_NE(refused({"retain.replay.buffer=herdin"}).find("did you mean \"herding\"?"), std::string::npos);
   EXPECT_NE(refused({"retain.strengthened=[\"ewk\"]"}).find("did you mean \"ewc\"?"), std::string::npos);
   EXPECT_NE(refused({"retain.ewc.decay=2"}).find("retain.ewc.decay: expected from 0 to 1, found 2"), std::string::npos);
   EXPECT_NE(refused({"retain.strengthen_by=0.5"}).find("retain.strengthen_by: expected at least 1"), std::string::npos);
