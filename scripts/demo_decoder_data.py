@@ -132,9 +132,9 @@ def make_llama(folder, sizes):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for texts and model")
-    parser.add_argument("--prose", type=float, default=2.5, help="megabytes of descriptions to train on (default 2.5)")
-    parser.add_argument("--functions", type=int, default=1500, help="functions to train on (default 1500)")
-    parser.add_argument("--test", type=int, default=200, help="texts of each domain to measure on (default 200)")
+    parser.add_argument("--prose", type=float, default=1.5, help="megabytes of descriptions to train on (default 1.5)")
+    parser.add_argument("--functions", type=int, default=1000, help="functions to train on (default 1000)")
+    parser.add_argument("--test", type=int, default=150, help="texts of each domain to measure on (default 150)")
     arguments = parser.parse_args()
     limits = {"prose": arguments.prose, "train": arguments.functions, "validation": arguments.test, "test": arguments.test,
               "llama": LLAMA}

@@ -213,7 +213,9 @@ Json describe(Json config, const io::TensorMap& tensors) {
   s.reg_tokens = shape(n.registers).empty() ? 0 : shape(n.registers)[1];
   s.qkv_bias = tensors.contains(first + n.qkv + ".bias");
   s.layer_scale = tensors.contains(first + n.scale1);
-  s.fc_norm = tensors.contains("fc_norm.weight") && !tensors.contains(n.norm + ".weight");
+  // An encoder that was adapted has neither: its last norm stood in the classifier.
+  const auto pool = config.value("model_args", Json::object()).value("global_pool", config.value("global_pool", ""));
+  s.fc_norm = !tensors.contains(n.norm + ".weight") && (tensors.contains("fc_norm.weight") || pool == "avg");
   // The table has rows for all special tokens, for the class token, or for patches only.
   const auto rows = table[1], first_token = s.class_token ? int64_t{1} : 0;
   const auto stated = is_timm(config) ? timm_image_size(config) / s.patch_size : 0;

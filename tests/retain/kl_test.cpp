@@ -112,11 +112,11 @@ TEST_P(KlOf, TheSourceItselfIsPulledNowhereAndAMovedModelTowardsIt) {
 }
 
 TEST_P(KlOf, EveryTeacherSaysTheSameAsTheWholeSource) {
-  const Texts texts(GetParam());
-  auto& model = texts.model;
-  const auto teacher = texts.teacher(model, GetParam());
-  ASSERT_EQ(teacher->kind(), Teacher::Kind::suffix);
   for (const auto direction : {"tuned_source", "source_tuned"}) {
+    const Texts texts(GetParam());
+    auto& model = texts.model;
+    const auto teacher = texts.teacher(model, GetParam());
+    ASSERT_EQ(teacher->kind(), Teacher::Kind::suffix);
     Kl live({.coefficient = 1, .direction = direction}, teacher);
     for (const auto& trainable : {std::set<std::string>{"head"}, {"head", "layer 2"}, all_groups(model)}) {
       model.unfreeze_only(trainable);
