@@ -190,7 +190,7 @@ TEST(Run, WithoutTheStoreItEndsWithTheSameMetrics) {
   const auto learning = [&](const std::string& out) {
     auto arguments = tests::short_run(scratch, out);
     for (const auto* setting :
-         {"finetune.head.epochs=10", "finetune.unfreeze.epochs=10", "finetune.unfreeze.learning_rate=3e-3",
+         {"finetune.head.epochs=10", "finetune.unfreeze.epochs=20", "finetune.unfreeze.learning_rate=3e-3",
           "finetune.unfreeze.head_learning_rate=3e-3", "finetune.full.learning_rate=1e-3"})
       arguments = with(arguments, setting);
     return arguments;
