@@ -38,11 +38,12 @@ void print_plan(const Json& plan) {
   fmt::print("{:<14}{:>8}{:>16}{:>13}{:>10}{:>12}\n", "phase", "epochs", "parameters", "s per epoch", "s once",
              "memory GB");
   for (const auto& phase : plan["phases"])
-    fmt::print("{:<14}{:>8}{:>16}{:>13}{:>10}{:>12.2f}\n", phase["phase"].get<std::string>(),
-               phase["epochs"].get<int64_t>(), phase["trainable_parameters"].get<int64_t>(),
-               phase.contains("seconds_per_epoch") ? fmt::format("{:.1f}", phase["seconds_per_epoch"].get<double>()) : "",
-               phase.contains("seconds_once") ? fmt::format("{:.1f}", phase["seconds_once"].get<double>()) : "",
-               gigabytes(phase["memory"]["total"]));
+    fmt::print(
+        "{:<14}{:>8}{:>16}{:>13}{:>10}{:>12.2f}\n", phase["phase"].get<std::string>(), phase["epochs"].get<int64_t>(),
+        phase["trainable_parameters"].get<int64_t>(),
+        phase.contains("seconds_per_epoch") ? fmt::format("{:.1f}", phase["seconds_per_epoch"].get<double>()) : "",
+        phase.contains("seconds_once") ? fmt::format("{:.1f}", phase["seconds_once"].get<double>()) : "",
+        gigabytes(phase["memory"]["total"]));
   fmt::print("\n{}\n", plan["memory"]["sentence"].get<std::string>());
   fmt::print("disk: {:.2f} GB", gigabytes(plan["disk_bytes"]));
   for (const auto& item : plan["disk"].items()) fmt::print(", {} {:.2f}", item.key(), gigabytes(item.value()));
@@ -59,7 +60,8 @@ void print_retained(const Json& retained, const Json& finetune) {
   const auto metric = finetune["metric"].get<std::string>();
   const auto number = [](const Json& value) { return value.get<double>(); };
   if (retained.contains("curve") && retained["curve"].size() > 1) {
-    fmt::print("\n{:<14}{:>6}{:>22}{:>10}{:>10}{:>10}\n", "phase", "epoch", "validation " + metric, "gain", "kept", "lost");
+    fmt::print("\n{:<14}{:>6}{:>22}{:>10}{:>10}{:>10}\n", "phase", "epoch", "validation " + metric, "gain", "kept",
+               "lost");
     for (const auto& point : retained["curve"])
       fmt::print("{:<14}{:>6}{:>22.4f}{:>+10.4f}{:>10.4f}{:>10.4f}\n", point["phase"].get<std::string>(),
                  point["epoch"].get<int64_t>(), number(point[metric]), number(point["gain"]), number(point["kept"]),

@@ -65,8 +65,7 @@ data::Image ImageInputs::prepared(const data::Image& decoded, const std::string&
 }
 
 std::vector<uint8_t> ImageInputs::kept(const std::string& name, int64_t row, int64_t copy) const {
-  if (!preprocessing_.bands)
-    return prepared(decoded(name, options_.fast_decode && copy == 0), name, row, copy).samples;
+  if (!preprocessing_.bands) return prepared(decoded(name, options_.fast_decode && copy == 0), name, row, copy).samples;
   std::vector<float> values;
   files_->read(name, [&](std::string_view bytes) {
     values = data::band_values(preprocessing_, bytes, name, options_.pixel_limit, least_side_);

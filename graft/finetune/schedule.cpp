@@ -206,8 +206,8 @@ struct Schedule::Machine {
 
   /// Where fewer of them are drawn in all unfreezings than there are, each is computed when it is drawn.
   void capture_beside(const Beside& beside, int64_t unfrozen, int64_t ahead) {
-    const auto drawn = beside.per_example * static_cast<double>(s.train.inputs->size() * s.options.unfreeze.epochs *
-                                                                max_units());
+    const auto drawn =
+        beside.per_example * static_cast<double>(s.train.inputs->size() * s.options.unfreeze.epochs * max_units());
     if (static_cast<double>(beside.inputs->size()) > drawn) return;
     for (const auto& chain : s.model.chains) {
       auto boundaries = boundaries_of(s.model, chain.name, units, unfrozen, std::min(unfrozen + ahead, max_units()));

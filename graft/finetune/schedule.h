@@ -47,7 +47,7 @@ struct Setting {
   uint64_t seed = 0;
   std::vector<std::shared_ptr<train::LossTerm>> terms;  // beside the task's loss, in every phase
   std::vector<Beside> beside;
-  bool keep_head = false;  // head_alone() is wanted
+  bool keep_head = false;                            // head_alone() is wanted
   std::optional<features::KnownPart> measured = {};  // training examples that were captured when the source was chosen
 };
 

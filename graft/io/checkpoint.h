@@ -14,7 +14,8 @@ struct Checkpoint {
   TensorMap tensors;
   std::vector<fs::path> files;  // in the order read; an index first
   bool safe = true;             // from safetensors, not from a PyTorch archive
-  std::vector<std::shared_ptr<const MappedFile>> mapped;  // the safetensors files, in which each tensor has bytes of its own
+  std::vector<std::shared_ptr<const MappedFile>>
+      mapped;  // the safetensors files, in which each tensor has bytes of its own
   /// What stood before every key and was taken off: "module." of DataParallel, "_orig_mod." of torch.compile.
   std::string wrapper;
   std::map<std::string, std::string> names;  // key -> the file's own, where they differ

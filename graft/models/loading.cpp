@@ -57,7 +57,7 @@ struct Loader {
   torch::OrderedDict<std::string, Tensor> targets;
   LoadReport report = {};
   std::vector<std::string> unused = {}, misshapen = {};
-  std::set<std::string> found_otherwise = {};  // of another shape
+  std::set<std::string> found_otherwise = {};                            // of another shape
   std::map<const io::MappedFile*, std::shared_ptr<char>> mappings = {};  // this model's own, to be written
 
   bool is_head(const std::string& key) const { return model.group_of(key) == "head"; }
@@ -72,8 +72,8 @@ struct Loader {
       return to_tensor(name, view).to(wanted);
     auto& mapping = mappings[file->get()];
     if (!mapping) mapping = (*file)->writable_copy();
-    const auto tensor = torch::from_blob(mapping.get() + (view.data - (*file)->bytes().data()), view.shape,
-                                         [mapping](void*) {}, wanted);
+    const auto tensor = torch::from_blob(
+        mapping.get() + (view.data - (*file)->bytes().data()), view.shape, [mapping](void*) {}, wanted);
     if (tensor.is_floating_point()) check_finite(name, tensor);
     return tensor;
   }

@@ -62,8 +62,7 @@ struct Mlp final : Model {
     }
     auto& layer = layers[index];
     x.hidden.values = torch::dropout(act(layer(x.hidden.values)), spec.dropout, layer->is_training());
-    if (needed && needed->index.defined())
-      x.hidden = {x.hidden.values.index_select(0, needed->index), needed->lengths};
+    if (needed && needed->index.defined()) x.hidden = {x.hidden.values.index_select(0, needed->index), needed->lengths};
     return x;
   }
 

@@ -195,8 +195,7 @@ struct SwinBlock {
     };
     norm1 = nn::place(root, prefix + "." + n.norm1, nn::LayerNorm(C, s.layer_norm_eps));
     const auto rows = (2 * window - 1) * (2 * window - 1);
-    table = nn::place_parameter(root, prefix + "." + n.table,
-                                nn::fresh_normal({rows, num_heads}, kInitializerRange));
+    table = nn::place_parameter(root, prefix + "." + n.table, nn::fresh_normal({rows, num_heads}, kInitializerRange));
     if (n.qkv.empty()) {
       query = linear(n.query, C, C, s.qkv_bias);
       key = linear(n.key, C, C, s.qkv_bias);

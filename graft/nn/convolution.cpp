@@ -8,8 +8,8 @@ namespace graft::nn {
 
 Conv2dImpl::Conv2dImpl(const ConvOptions& o) : options(o) {
   const double fan_out = static_cast<double>(o.out * o.kernel * o.kernel) / static_cast<double>(o.groups);
-  weight = register_parameter(
-      "weight", fresh_normal({o.out, o.in / o.groups, o.kernel, o.kernel}, std::sqrt(2 / fan_out)));
+  weight =
+      register_parameter("weight", fresh_normal({o.out, o.in / o.groups, o.kernel, o.kernel}, std::sqrt(2 / fan_out)));
   if (o.bias) bias = register_parameter("bias", torch::zeros({o.out}));
 }
 

@@ -28,7 +28,8 @@ class PutOff {
 
  private:
   friend void draw_fresh(const torch::Tensor&, Draw);
-  std::map<const void*, std::pair<torch::Tensor, Draw>> draws_;  // by identity; the tensor, so that it stays the only one
+  std::map<const void*, std::pair<torch::Tensor, Draw>>
+      draws_;  // by identity; the tensor, so that it stays the only one
   PutOff* outer_;
 };
 

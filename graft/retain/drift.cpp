@@ -10,7 +10,8 @@ namespace graft::retain {
 namespace {
 
 constexpr const char* kOtherSize =
-    "{} is {} in the source and {} in the tuned model: they are not of one size, so one was not made from the other, and "
+    "{} is {} in the source and {} in the tuned model: they are not of one size, so one was not made from the other, "
+    "and "
     "what it kept cannot be measured. Give the model that the tuned one was trained from.";
 
 }  // namespace

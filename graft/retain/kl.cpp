@@ -258,12 +258,8 @@ Json Kl::facts() const {
 }
 
 Json Kl::state() const {
-  return {{"coefficient", now_.coefficient},
-          {"strengthened", strengthened_},
-          {"sum", now_.sum},
-          {"count", now_.count},
-          {"epoch_sum", now_.epoch_sum},
-          {"epoch_count", now_.epoch_count}};
+  return {{"coefficient", now_.coefficient}, {"strengthened", strengthened_},  {"sum", now_.sum}, {"count", now_.count},
+          {"epoch_sum", now_.epoch_sum},     {"epoch_count", now_.epoch_count}};
 }
 
 void Kl::load_state(const Json& state) {

@@ -41,7 +41,8 @@ struct ReplayOptions {
           "usual");
     field("size", size, "keep only this many source examples; 0: all");
     field("buffer", buffer,
-          "which are kept: balanced (as many of each label as there can be), reservoir (any, Vitter 1985), herding (those "
+          "which are kept: balanced (as many of each label as there can be), reservoir (any, Vitter 1985), herding "
+          "(those "
           "whose mean features are closest to their label's, Rebuffi et al. 2017), all");
     field("logits", logits,
           "weight of the squared difference from the logits that the source gave them (Buzzega et al. 2020); 0: off");
@@ -111,10 +112,12 @@ struct RetainOptions {
     field("report", report, "measure what the source loses, after each phase");
     field("curve", curve, "measure it after each epoch too in which blocks learn, not only after each phase");
     field("examples", examples, "most examples, or sequences of retain.corpus, that it is measured on");
-    field("max_forgetting", max_forgetting,
-          "the budget: where an epoch has lost more of the source's metric (of perplexity: of its logarithm), the terms "
-          "are strengthened; at the end, the best point between source and result that lost no more; below 0: no limit");
-    field("strengthen_by", strengthen_by, "factor by which terms are strengthened after an epoch over the budget; 1: not");
+    field(
+        "max_forgetting", max_forgetting,
+        "the budget: where an epoch has lost more of the source's metric (of perplexity: of its logarithm), the terms "
+        "are strengthened; at the end, the best point between source and result that lost no more; below 0: no limit");
+    field("strengthen_by", strengthen_by,
+          "factor by which terms are strengthened after an epoch over the budget; 1: not");
     field("strengthened", strengthened, "which terms: ewc, l2sp, lwf, replay, kl; empty: all that the run has");
     field("interpolate", interpolate,
           "without a limit too: the point that keeps most of the source and is not worse on the new task (Wortsman et "

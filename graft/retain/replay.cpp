@@ -107,8 +107,8 @@ double Replay::add_gradients(const train::WholeStep& step) {
     const auto outputs = beside_.labels ? step.model.head->forward(ends) : train::Outputs();
     if (beside_.labels) loss = stream_.loss_sum(outputs, chosen, step.epoch) * (share / counted);
     if (beside_.logits_weight > 0)
-      loss = loss + moved_logits(outputs.at("logits"), chosen) *
-                        (beside_.logits_weight / static_cast<double>(step.examples));
+      loss = loss +
+             moved_logits(outputs.at("logits"), chosen) * (beside_.logits_weight / static_cast<double>(step.examples));
     if (term)
       if (const auto value = term->value({step.model, chosen, ends, outputs, step.epoch, &entering, &reads});
           value.defined())

@@ -29,7 +29,9 @@ class Replay final : public train::LossTerm {
   Replay(const train::Stream& stream, std::vector<int64_t> examples, double fraction, uint64_t seed,
          std::shared_ptr<models::Head> old_head, Beside beside = {});
 
-  std::string name() const override { return beside_.labels ? "replay" : beside_.term->name() + " on the source's text"; }
+  std::string name() const override {
+    return beside_.labels ? "replay" : beside_.term->name() + " on the source's text";
+  }
   double add_gradients(const train::WholeStep& step) override;
   /// Replays more: `factor` replayed examples where there was one, until there are as many as new ones. Returns the
   /// fraction of all. At the end of an epoch only, so that the fraction is exact over the next.

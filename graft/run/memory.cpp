@@ -76,41 +76,43 @@ Remedy remedy(const MemoryShape& shape, const MemoryChoices& now, int64_t availa
     if (phase.phase != "full") units = std::max(units, phase.units);
   }
   // In the order of what they cost: time, then accuracy.
-  using Change = std::function<std::string(MemoryChoices&)>;  // turns a key and says so; "" when there is nothing to turn
-  const std::vector<Change> changes{
-      [](MemoryChoices& c) -> std::string {
-        if (c.checkpointing) return "";
-        c.checkpointing = true;
-        return "train.activation_checkpointing=true";
-      },
-      [&](MemoryChoices& c) -> std::string {
-        auto tokens = std::min(c.micro_batch_tokens, rows);
-        const auto before = tokens;
-        while (tokens / 2 >= longest && (tokens == before || !fits(c))) c.micro_batch_tokens = tokens /= 2;
-        return tokens == before ? "" : fmt::format("train.micro_batch_tokens={}", tokens);
-      },
-      [](MemoryChoices& c) -> std::string {
-        if (!c.report) return "";
-        c.report = false;
-        return "retain.report=false";
-      },
-      [&](MemoryChoices& c) -> std::string {
-        if (c.weights == "bfloat16_stochastic" || shape.anchors > 0) return "";
-        c.weights = "bfloat16_stochastic";
-        return "train.weights=\"bfloat16_stochastic\"";
-      },
-      [&](MemoryChoices& c) -> std::string {
-        if (shape.adapters.empty() || c.adapters || shape.anchors > 0) return "";
-        c.adapters = true;
-        return fmt::format("lora.rank={}", shape.adapter_rank);
-      },
-      [&](MemoryChoices& c) -> std::string {
-        auto most = std::min(c.max_units, units);
-        if (!c.full && most == 0) return "";
-        c.full = false;
-        for (c.max_units = most; c.max_units > 0 && !fits(c);) --c.max_units;
-        return fmt::format("finetune.unfreeze.max_units={} finetune.full.when=\"never\"", c.max_units);
-      }};
+  using Change =
+      std::function<std::string(MemoryChoices&)>;  // turns a key and says so; "" when there is nothing to turn
+  const std::vector<Change> changes{[](MemoryChoices& c) -> std::string {
+                                      if (c.checkpointing) return "";
+                                      c.checkpointing = true;
+                                      return "train.activation_checkpointing=true";
+                                    },
+                                    [&](MemoryChoices& c) -> std::string {
+                                      auto tokens = std::min(c.micro_batch_tokens, rows);
+                                      const auto before = tokens;
+                                      while (tokens / 2 >= longest && (tokens == before || !fits(c)))
+                                        c.micro_batch_tokens = tokens /= 2;
+                                      return tokens == before ? "" : fmt::format("train.micro_batch_tokens={}", tokens);
+                                    },
+                                    [](MemoryChoices& c) -> std::string {
+                                      if (!c.report) return "";
+                                      c.report = false;
+                                      return "retain.report=false";
+                                    },
+                                    [&](MemoryChoices& c) -> std::string {
+                                      if (c.weights == "bfloat16_stochastic" || shape.anchors > 0) return "";
+                                      c.weights = "bfloat16_stochastic";
+                                      return "train.weights=\"bfloat16_stochastic\"";
+                                    },
+                                    [&](MemoryChoices& c) -> std::string {
+                                      if (shape.adapters.empty() || c.adapters || shape.anchors > 0) return "";
+                                      c.adapters = true;
+                                      return fmt::format("lora.rank={}", shape.adapter_rank);
+                                    },
+                                    [&](MemoryChoices& c) -> std::string {
+                                      auto most = std::min(c.max_units, units);
+                                      if (!c.full && most == 0) return "";
+                                      c.full = false;
+                                      for (c.max_units = most; c.max_units > 0 && !fits(c);) --c.max_units;
+                                      return fmt::format("finetune.unfreeze.max_units={} finetune.full.when=\"never\"",
+                                                         c.max_units);
+                                    }};
   for (const auto& change : changes) {
     auto c = now;
     if (const auto setting = change(c); !setting.empty() && fits(c)) return {{setting}, largest_need(shape, c)};
@@ -140,18 +142,19 @@ Json memory_verdict(const MemoryShape& shape, const MemoryChoices& choices, int6
   }
   const auto cure = remedy(shape, choices, available);
   verdict["settings"] = cure.settings;
-  verdict["sentence"] = fmt::format("It does not fit: phase {} needs {}, and {} can be had. ", need.phase,
-                                    gigabytes(need.bytes), gigabytes(available)) +
-                        (cure.settings.empty()
-                             ? std::string("No setting makes it fit; take a smaller source, or a larger machine.")
+  verdict["sentence"] =
+      fmt::format("It does not fit: phase {} needs {}, and {} can be had. ", need.phase, gigabytes(need.bytes),
+                  gigabytes(available)) +
+      (cure.settings.empty() ? std::string("No setting makes it fit; take a smaller source, or a larger machine.")
                              : fmt::format("With {} it needs {} and fits.", fmt::join(cure.settings, " and "),
                                            gigabytes(cure.need.bytes)));
   return verdict;
 }
 
 Json to_json(const PhaseBytes& b) {
-  return {{"weights", b.weights},         {"mapped", b.mapped}, {"gradients", b.gradients}, {"optimizer", b.optimizer},
-          {"best", b.best},               {"activations", b.activations}, {"other", b.other}, {"total", b.total()}};
+  return {{"weights", b.weights},     {"mapped", b.mapped}, {"gradients", b.gradients},
+          {"optimizer", b.optimizer}, {"best", b.best},     {"activations", b.activations},
+          {"other", b.other},         {"total", b.total()}};
 }
 
 }  // namespace graft::run

@@ -42,13 +42,14 @@ struct MemoryChoices {
 };
 
 struct MemoryShape {
-  std::map<std::string, Elements> groups;   // of the model as the recipe has it
-  std::map<std::string, int64_t> adapters;  // what lora.rank would give each of them to learn instead; empty: not possible
-  int64_t adapter_rank = 0;                 // of these
-  int64_t process = 0;                      // held already: libraries, data
-  int64_t anchors = 0;                      // numbers that retention keeps beside each weight (EWC 2, L2-SP 1)
-  bool mapped = false;                      // the file holds the weights in float32, so they need not be in memory before they train
-  bool mapped_half = false;                 // the same in bfloat16
+  std::map<std::string, Elements> groups;  // of the model as the recipe has it
+  std::map<std::string, int64_t>
+      adapters;              // what lora.rank would give each of them to learn instead; empty: not possible
+  int64_t adapter_rank = 0;  // of these
+  int64_t process = 0;       // held already: libraries, data
+  int64_t anchors = 0;       // numbers that retention keeps beside each weight (EWC 2, L2-SP 1)
+  bool mapped = false;       // the file holds the weights in float32, so they need not be in memory before they train
+  bool mapped_half = false;  // the same in bfloat16
   std::vector<PhaseShape> phases;
 };
 

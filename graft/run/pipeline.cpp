@@ -330,9 +330,7 @@ struct Runner {
   bool walks() const { return recipe.retain.interpolate || recipe.retain.max_forgetting >= 0; }
 
   /// Whether the source is asked after each epoch.
-  bool watches() const {
-    return (recipe.retain.report && recipe.retain.curve) || recipe.retain.max_forgetting >= 0;
-  }
+  bool watches() const { return (recipe.retain.report && recipe.retain.curve) || recipe.retain.max_forgetting >= 0; }
 
   /// nullptr when nothing is to be kept or measured.
   std::unique_ptr<SourceKnowledge> source_knowledge() {
@@ -475,11 +473,9 @@ struct Runner {
         "{}, epoch {}, has lost {:.4f} of what the source knew, more than the {:g} of retain.max_forgetting: {}",
         end.phase, end.epoch, lost, budget,
         words.empty() ? "no term is there that could be strengthened" : "strengthened " + listed(words));
-    journal.write("decision", {{"about", "forgetting"},
-                               {"lost", lost},
-                               {"budget", budget},
-                               {"strengthened", strengths},
-                               {"reason", reason}});
+    journal.write(
+        "decision",
+        {{"about", "forgetting"}, {"lost", lost}, {"budget", budget}, {"strengthened", strengths}, {"reason", reason}});
     progress.line(reason);
   }
 
@@ -538,9 +534,9 @@ struct Runner {
                                  const finetune::Setting& setting, bool adapted) {
     auto& probe = knowledge.probe();
     features::Feed feed(probe, inputs);
-    const auto file =
-        knowledge.answers_file(inputs, model.head->reads(), setting.features_folder, setting.store);
-    const bool shares = !adapted && setting.options.batch_norm != "target" && recipe.lora.rank == 0 && !setting.measured;
+    const auto file = knowledge.answers_file(inputs, model.head->reads(), setting.features_folder, setting.store);
+    const bool shares =
+        !adapted && setting.options.batch_norm != "target" && recipe.lora.rank == 0 && !setting.measured;
     if (shares && !fs::exists(file))
       for (const auto& chain : probe.chains) {
         const auto ahead = finetune::boundaries_ahead(model, chain.name, setting.options, setting.store);
@@ -588,13 +584,13 @@ struct Runner {
     const auto best = retain::best_point(path, recipe.finetune.min_improvement, budget);
     retain::interpolate(model, from, to, path[best].share);
     const bool none = budget && std::all_of(path.begin() + 1, path.end(), [&](const auto& point) {
-      return path.front().source - point.source > *budget + 1e-12;
-    });
+                        return path.front().source - point.source > *budget + 1e-12;
+                      });
     const auto reason =
-        none     ? fmt::format(
-                  "no point but the source's own blocks with the head that learned on them loses at most {:g}; give a "
-                  "larger max_forgetting, or protect more (retain.ewc, retain.replay)",
-                  *budget)
+        none ? fmt::format(
+                   "no point but the source's own blocks with the head that learned on them loses at most {:g}; give a "
+                   "larger max_forgetting, or protect more (retain.ewc, retain.replay)",
+                   *budget)
         : budget ? fmt::format("the best of the points that lose at most {:g}", *budget)
                  : std::string("it keeps most of the source among those that are not worse on the new task");
     progress.line(fmt::format("taken: {:.1f} of the way ({})", path[best].share, reason));
@@ -636,8 +632,7 @@ struct Runner {
 
   /// Seconds that something took before the first step, or behind the last.
   void prepared(const std::string& name, Clock::time_point started) {
-    results["retained"]["prepared"][name]["seconds"] =
-        std::chrono::duration<double>(Clock::now() - started).count();
+    results["retained"]["prepared"][name]["seconds"] = std::chrono::duration<double>(Clock::now() - started).count();
   }
 
   /// Online EWC (Schwarz et al. 2018): to what was held, weaker by `decay`, the Fisher of the new task is added, and all is

@@ -298,8 +298,7 @@ struct Planner {
 
   int64_t available() const {
     const auto more = available_memory();
-    return more > static_cast<uint64_t>(INT64_MAX / 2) ? INT64_MAX / 2
-                                                       : static_cast<int64_t>(more + held_memory());
+    return more > static_cast<uint64_t>(INT64_MAX / 2) ? INT64_MAX / 2 : static_cast<int64_t>(more + held_memory());
   }
 
   int64_t bytes_of_weights(const MemoryShape& shape) const {
@@ -365,10 +364,10 @@ struct Planner {
     if (fresh && recipe.adapt.head_epochs > 0)
       section.phases.push_back(
           {"adapt head", {"head"}, 0, recipe.adapt.head_epochs, recipe.adapt.head_epochs, false, 0});
-    section.phases.push_back({"adapt", loaded.model->all_groups(), 0, recipe.adapt.epochs,
-                              recipe.adapt.patience > 0 ? std::min(recipe.adapt.epochs, recipe.adapt.patience)
-                                                        : recipe.adapt.epochs,
-                              false, 0});
+    section.phases.push_back(
+        {"adapt", loaded.model->all_groups(), 0, recipe.adapt.epochs,
+         recipe.adapt.patience > 0 ? std::min(recipe.adapt.epochs, recipe.adapt.patience) : recipe.adapt.epochs, false,
+         0});
     section.shape_phases(loads, false);
     conclude(section, "the adaptation");
     plan["source"] = source.description(*loaded.model);
@@ -391,8 +390,9 @@ struct Planner {
     auto memory = shape_of(source, task);
     const bool loads = bytes_of_weights(memory) < room;
     const bool keep_head = task.kind == "causal_lm" || models::label_names(source.config) == dataset.label_names;
-    const auto loaded = loads ? models::load(source, task, seed_of(recipe.seed, {"finetune", "head"}), keep_head, weights())
-                              : models::Loaded{outline(source, task, weights()), {}};
+    const auto loaded =
+        loads ? models::load(source, task, seed_of(recipe.seed, {"finetune", "head"}), keep_head, weights())
+              : models::Loaded{outline(source, task, weights()), {}};
     auto& model = *loaded.model;
     if (recipe.lora.rank > 0) models::attach_lora(model, recipe.lora, seed_of(recipe.seed, {"finetune", "lora"}));
     const auto before_data = held_memory();
@@ -404,9 +404,8 @@ struct Planner {
     wanted.split = "validation";
     const auto validation = kind->prepare(model, dataset.validation, wanted);
     const features::Feed train_feed(model, *train.inputs), validation_feed(model, *validation.inputs);
-    const auto train_stream =
-        train::task_stream(model, train_feed, dataset.task, dataset.label_names,
-                           train.repeated ? *train.repeated : dataset.train, train.alignment);
+    const auto train_stream = train::task_stream(model, train_feed, dataset.task, dataset.label_names,
+                                                 train.repeated ? *train.repeated : dataset.train, train.alignment);
     const auto validation_stream = train::task_stream(model, validation_feed, dataset.task, dataset.label_names,
                                                       dataset.validation, validation.alignment);
     memory.process += added_since(before_data);
@@ -427,13 +426,12 @@ struct Planner {
 
     const auto& f = recipe.finetune;
     const auto units = finetune::unfreezing_order(model, f.unfreeze);
-    const auto unfrozen = f.unfreeze.max_units < 0
-                              ? static_cast<int64_t>(units.size())
-                              : std::min(static_cast<int64_t>(units.size()), f.unfreeze.max_units);
+    const auto unfrozen = f.unfreeze.max_units < 0 ? static_cast<int64_t>(units.size())
+                                                   : std::min(static_cast<int64_t>(units.size()), f.unfreeze.max_units);
     const auto trials = static_cast<int64_t>(f.head.learning_rates.size() * f.head.weight_decays.size()) +
                         (f.head.closed_form && task.kind != "causal_lm" && task.kind != "tokens" ? 1 : 0);
-    const auto least = f.head.patience > 0 ? std::min(f.head.epochs, std::max(f.head.min_epochs, f.head.patience))
-                                           : f.head.epochs;
+    const auto least =
+        f.head.patience > 0 ? std::min(f.head.epochs, std::max(f.head.min_epochs, f.head.patience)) : f.head.epochs;
     std::set<std::string> trainable{"head"};
     section.phases.push_back({"head", trainable, 0, trials * f.head.epochs, trials * least});
     for (int64_t unit = 1; unit <= unfrozen; ++unit) {

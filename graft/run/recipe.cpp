@@ -160,8 +160,7 @@ void check_retain(const Recipe& r, Purpose purpose, Checks& c, std::vector<std::
     mistakes.push_back(
         "retain.interpolate and retain.max_forgetting: go along the weights, which lora.rank leaves alone");
   c.at_least("retain.strengthen_by", 1, k.strengthen_by);
-  for (const auto& name : k.strengthened)
-    c.one_of("retain.strengthened", name, {"ewc", "l2sp", "lwf", "replay", "kl"});
+  for (const auto& name : k.strengthened) c.one_of("retain.strengthened", name, {"ewc", "l2sp", "lwf", "replay", "kl"});
   c.expect(k.ewc.decay >= 0 && k.ewc.decay <= 1, "retain.ewc.decay", "from 0 to 1", k.ewc.decay);
   if (purpose == Purpose::adapt && (k.interpolate || k.max_forgetting >= 0))
     mistakes.push_back(
@@ -181,8 +180,8 @@ void check_retain(const Recipe& r, Purpose purpose, Checks& c, std::vector<std::
     mistakes.push_back(
         "retain.replay.size: leaves examples out, and retain.replay.buffer = \"all\" keeps them; give one of them");
   if ((k.replay.buffer == "reservoir" || k.replay.buffer == "herding") && k.replay.size == 0)
-    mistakes.push_back(fmt::format("retain.replay.size: is missing; {} chooses so many source examples",
-                                   k.replay.buffer));
+    mistakes.push_back(
+        fmt::format("retain.replay.size: is missing; {} chooses so many source examples", k.replay.buffer));
   c.at_least("retain.kl.coefficient", 0, k.kl.coefficient);
   c.one_of("retain.kl.direction", k.kl.direction, {"tuned_source", "source_tuned"});
   c.at_least("retain.kl.target", 0, k.kl.target);

@@ -43,7 +43,8 @@ void AdamW::add(const std::string& name, const Tensor& parameter, double learnin
   const auto moment = [&] { return torch::zeros_like(parameter, type); };
   set->exp_avgs.push_back(moment());
   set->exp_avg_sqs.push_back(moment());
-  set->masters.push_back(is_half(parameter) && !options_.stochastic ? parameter.detach().to(torch::kFloat32) : Tensor());
+  set->masters.push_back(is_half(parameter) && !options_.stochastic ? parameter.detach().to(torch::kFloat32)
+                                                                    : Tensor());
   set->steps.push_back(torch::zeros({}, torch::TensorOptions().dtype(torch::kFloat32).device(parameter.device())));
 }
 

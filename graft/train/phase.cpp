@@ -169,9 +169,8 @@ void Phase::train_step(const std::vector<int64_t>& batch, double position, int64
               "the run's newest checkpoint; lower the learning rate of this phase, or train in float32.",
               plan_.name, state_.epoch + 1, state_.step + 1);
   const double warmup = plan_.warmup_fraction.value_or(options_.warmup_fraction);
-  optimizer_.step(
-      plan_.cosine ? cosine_warmup_decay(position, warmup) : linear_warmup_decay(position, warmup),
-      seed_of(seed_, {plan_.stage, plan_.name, "rounding"}, {epoch, static_cast<uint64_t>(state_.step)}));
+  optimizer_.step(plan_.cosine ? cosine_warmup_decay(position, warmup) : linear_warmup_decay(position, warmup),
+                  seed_of(seed_, {plan_.stage, plan_.name, "rounding"}, {epoch, static_cast<uint64_t>(state_.step)}));
   state_.loss_sum += loss_sum;
   state_.weight_sum += total;
 }

@@ -34,7 +34,8 @@ struct PhaseState {
   int64_t without_improvement = 0;
   double reference = 0;  // the metric that patience compares with
   bool done = false;
-  Json history = Json::array();  // {epoch, loss, validation, best, terms: name -> mean value and seconds, seconds of the steps}
+  Json history =
+      Json::array();  // {epoch, loss, validation, best, terms: name -> mean value and seconds, seconds of the steps}
 
   template <class Visitor>
   void visit(Visitor&& field) {

@@ -74,8 +74,7 @@ std::vector<std::string> second_run(const Scratch& scratch, const std::string& o
 /// Judged on the 64 examples that the source was trained with: those it knows, whatever so small a model generalises.
 std::vector<std::string> source_data(const Scratch& scratch) {
   const auto file = [&](const char* split) { return (scratch / "data" / split).string(); };
-  return {"retain.source_data.train=" + file("train.jsonl"),
-          "retain.source_data.validation=" + file("train.jsonl"),
+  return {"retain.source_data.train=" + file("train.jsonl"), "retain.source_data.validation=" + file("train.jsonl"),
           "retain.source_data.test=" + file("train.jsonl")};
 }
 
@@ -193,13 +192,14 @@ TEST(Retain, TheResultCarriesTheProtectionOfAllThatWasLearned) {
   learn("half", "0.5");
   learn("none", "0");
   const auto all = retain::read_anchors(file("all")), half = retain::read_anchors(file("half")),
-             none = retain::read_anchors(file("none")), before = retain::read_anchors(scratch / "all/fisher.safetensors");
+             none = retain::read_anchors(file("none")),
+             before = retain::read_anchors(scratch / "all/fisher.safetensors");
   const std::string key = "bert.encoder.layer.1.intermediate.dense.weight", head = "classifier.weight";
   // F = decay * F_before + F_now, anchored at what was exported; nothing of the old head is added to the new one.
   EXPECT_GT(before.of.at(key).fisher.abs().max().item<float>(), 0);
   for (const auto& [decay, anchors] : {std::pair{1.0, &all}, {0.5, &half}})
-    EXPECT_TRUE(torch::allclose(anchors->of.at(key).fisher,
-                                none.of.at(key).fisher + decay * before.of.at(key).fisher, 1e-5, 0));
+    EXPECT_TRUE(torch::allclose(anchors->of.at(key).fisher, none.of.at(key).fisher + decay * before.of.at(key).fisher,
+                                1e-5, 0));
   EXPECT_TRUE(all.of.at(head).fisher.equal(none.of.at(head).fisher));
   EXPECT_FALSE(all.of.at(key).at.equal(before.of.at(key).at));
   // The next run from that model finds it, and adds a third domain.
@@ -219,9 +219,10 @@ TEST(Retain, AnEpochOverTheBudgetStrengthensTheTerms) {
   const Scratch scratch;
   write_two_tasks(scratch);
   const auto run = graft(second_run(
-      scratch, "run", with_source_data(scratch, {"retain.max_forgetting=0", "retain.l2sp=1e-4", "retain.replay.fraction=0.1",
-                                                 "retain.lwf.weight=0.01", "retain.strengthened=[\"l2sp\",\"replay\"]",
-                                                 "retain.strengthen_by=3"})));
+      scratch, "run",
+      with_source_data(
+          scratch, {"retain.max_forgetting=0", "retain.l2sp=1e-4", "retain.replay.fraction=0.1",
+                    "retain.lwf.weight=0.01", "retain.strengthened=[\"l2sp\",\"replay\"]", "retain.strengthen_by=3"})));
   ASSERT_EQ(run.code, 0) << run.err;
   double strength = 1e-4;
   size_t over = 0;
@@ -233,8 +234,9 @@ TEST(Retain, AnEpochOverTheBudgetStrengthensTheTerms) {
     strength *= 3;
     EXPECT_NEAR(decision["strengthened"]["l2sp"], strength, 1e-9 * strength);
     EXPECT_FALSE(decision["strengthened"].contains("lwf")) << "it was not chosen";
-    EXPECT_NE(decision["reason"].get<std::string>().find("more than the 0 of retain.max_forgetting: strengthened l2sp to"),
-              std::string::npos)
+    EXPECT_NE(
+        decision["reason"].get<std::string>().find("more than the 0 of retain.max_forgetting: strengthened l2sp to"),
+        std::string::npos)
         << decision["reason"];
     if (decision["strengthened"].contains("replay")) {
       EXPECT_LE(decision["strengthened"]["replay"], 0.5) << "at most as many old examples as new ones";
@@ -352,9 +354,9 @@ TEST(Retain, AGrowingClassSetIsHeldByReplayAloneAndSaysSo) {
     std::erase(arguments, "--quiet");
     const auto run = graft(arguments);
     EXPECT_EQ(run.code, 0) << run.err;
-    return run.err.find("note: the new labels contain the source's. EWC, L2-SP and LwF cannot hold old classes when the "
-                        "class set grows; replay can (retain.replay.fraction with retain.source_data).") !=
-           std::string::npos;
+    return run.err.find(
+               "note: the new labels contain the source's. EWC, L2-SP and LwF cannot hold old classes when the "
+               "class set grows; replay can (retain.replay.fraction with retain.source_data).") != std::string::npos;
   };
   EXPECT_TRUE(told("ewc", {"retain.ewc.strength=10"}));
   EXPECT_TRUE(told("lwf", {"retain.lwf.weight=1"}));
@@ -399,7 +401,8 @@ TEST(Retain, ReplayFromABufferWithLogits) {
 TEST(Retain, TheSourcesAnswersAreTheStoresOfTheHeadPhase) {
   const Scratch scratch;
   write_two_tasks(scratch);
-  auto arguments = second_run(scratch, "run", {"retain.lwf.weight=1", "features.folder=" + (scratch / "kept").string()});
+  auto arguments =
+      second_run(scratch, "run", {"retain.lwf.weight=1", "features.folder=" + (scratch / "kept").string()});
   std::erase(arguments, "--quiet");
   const auto run = graft(arguments);
   ASSERT_EQ(run.code, 0) << run.err;

@@ -243,15 +243,15 @@ TEST(Run, WithWeightsInBfloat16ItLeavesABfloat16ModelAndIsResumedToTheByte) {
     EXPECT_EQ(Json::parse(tests::read_text(model / "config.json"))["torch_dtype"], "bfloat16");
     for (const auto& [name, view] : io::read_safetensors(model / "model.safetensors").tensors)
       EXPECT_EQ(view.dtype, io::DType::bf16) << name;
-    const auto evaluation = graft(
-        {"evaluate", "--model", model.string(), "--data", (scratch / "data" / "test.jsonl").string(), "--json"});
+    const auto evaluation =
+        graft({"evaluate", "--model", model.string(), "--data", (scratch / "data" / "test.jsonl").string(), "--json"});
     ASSERT_EQ(evaluation.code, 0) << evaluation.err;
     EXPECT_NEAR(Json::parse(evaluation.out)["metrics"]["accuracy"].get<double>(),
                 Json::parse(run.out)["test"]["accuracy"].get<double>(), 0.05);
-    ASSERT_NE(graft(with(tests::short_run(scratch, "killed"), "train.weights=" + weights), "",
-                    {"GRAFT_TEST_FAULT=kill:190"})
-                  .code,
-              0);
+    ASSERT_NE(
+        graft(with(tests::short_run(scratch, "killed"), "train.weights=" + weights), "", {"GRAFT_TEST_FAULT=kill:190"})
+            .code,
+        0);
     ASSERT_EQ(graft({"run", "--quiet", "--resume", (scratch / "killed").string()}).code, 0);
     EXPECT_EQ(tests::run_fingerprint(scratch / "killed"), tests::run_fingerprint(scratch / "run")) << weights;
   }
@@ -365,10 +365,12 @@ TEST(Run, DryRunTrainsNothingAndSaysWhatItWouldDo) {
 TEST(Run, DryRunOfAnAdaptationTellsItsPhases) {
   const Scratch scratch;
   tests::short_run(scratch, "run");
-  const std::vector<std::string> arguments{"adapt",    "--dry-run", "--source", (scratch / "source").string(),
-                                           "--corpus", (scratch / "corpus.txt").string(), "--out",
-                                           (scratch / "run").string(), "--set", "adapt.max_length=24",
-                                           "--set", "adapt.held_out_fraction=0.2"};
+  const std::vector<std::string> arguments{"adapt",    "--dry-run",
+                                           "--source", (scratch / "source").string(),
+                                           "--corpus", (scratch / "corpus.txt").string(),
+                                           "--out",    (scratch / "run").string(),
+                                           "--set",    "adapt.max_length=24",
+                                           "--set",    "adapt.held_out_fraction=0.2"};
   const auto told = graft(arguments);
   ASSERT_EQ(told.code, 0) << told.err;
   for (const auto* words : {"adapt", "s per epoch", "It fits: ", "time from "})

@@ -33,12 +33,15 @@ TEST(BorrowedBlocks, OfAnotherSizeAreRefusedAndNothingIsTaken) {
   const std::string key = "bert.encoder.layer.1.intermediate.dense.weight";
   model.model->parameters_by_key()[key].set_data(torch::zeros({20, 16}));
   EXPECT_EQ(message_of([&] { const BorrowedBlocks borrowed(*probe.model, *model.model, false); }),
-            key + " is [24, 16] in the source and [20, 16] in the tuned model: they are not of one size, so one was not "
-                  "made from the other, and what it kept cannot be measured. Give the model that the tuned one was "
-                  "trained from.");
+            key +
+                " is [24, 16] in the source and [20, 16] in the tuned model: they are not of one size, so one was not "
+                "made from the other, and what it kept cannot be measured. Give the model that the tuned one was "
+                "trained from.");
   for (const auto& [name, value] : tensors_of(*probe.model)) EXPECT_TRUE(same(value, before.at(name))) << name;
   Case deeper("roberta_classification", 1);
-  EXPECT_NE(message_of([&] { const BorrowedBlocks borrowed(*probe.model, *deeper.model, false); }).find("and missing in the tuned model"),
+  EXPECT_NE(message_of([&] {
+              const BorrowedBlocks borrowed(*probe.model, *deeper.model, false);
+            }).find("and missing in the tuned model"),
             std::string::npos);
 }
 

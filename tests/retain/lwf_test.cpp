@@ -113,7 +113,9 @@ TEST(Answers, AreKeptUnderTheNameOfAllThatTheyHangOn) {
   const Scratch scratch;
   Case a("bert_tokens", 1), b("bert_tokens", 2), same_as_a("bert_tokens", 1);
   const auto reads = a.model->head->reads();
-  const auto file = [&](Case& c, bool logits) { return answers_file(*c.model, *c.inputs, reads, logits, scratch.path, {}); };
+  const auto file = [&](Case& c, bool logits) {
+    return answers_file(*c.model, *c.inputs, reads, logits, scratch.path, {});
+  };
   const auto place = file(a, true);
   EXPECT_EQ(file(same_as_a, true), place);
   EXPECT_NE(file(b, true), place);

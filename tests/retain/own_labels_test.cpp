@@ -59,13 +59,15 @@ TEST(OwnLabels, SeveralLabelsAreDrawnEachForItself) {
     EXPECT_NEAR(g.square().mean().item<double>(), p * (1 - p), 0.01) << k;
   }
   EXPECT_NEAR(drawn.mean, entropy, 0.03);
-  const auto a = drawn.gradient.select(1, 0).lt(0).to(torch::kFloat64), b = drawn.gradient.select(1, 2).lt(0).to(torch::kFloat64);
+  const auto a = drawn.gradient.select(1, 0).lt(0).to(torch::kFloat64),
+             b = drawn.gradient.select(1, 2).lt(0).to(torch::kFloat64);
   EXPECT_NEAR((a * b).mean().item<double>(), a.mean().item<double>() * b.mean().item<double>(), 0.01);
 }
 
 TEST(OwnLabels, NumbersAndFeaturesAreDrawnAroundTheOutput) {
-  for (const auto& [task, output, width] :
-       {std::tuple{"regression", "logits", 1}, {"features", "pooler_output", 4}, {"features", "last_hidden_state", 4}}) {
+  for (const auto& [task, output, width] : {std::tuple{"regression", "logits", 1},
+                                            {"features", "pooler_output", 4},
+                                            {"features", "last_hidden_state", 4}}) {
     const Drawn drawn(task, output, torch::full({1, width}, 5.0f));
     // -log p up to its constant: half a squared normal number for each value.
     EXPECT_NEAR(drawn.mean, 0.5 * width, 0.03 * width) << output;
@@ -82,7 +84,8 @@ TEST(OwnLabels, NumbersAndFeaturesAreDrawnAroundTheOutput) {
 
 TEST(OwnLabels, WhatIsDrawnIsTheExamplesOwnWhateverItsBatch) {
   for (const std::string task : {"multilabel", "regression", "features"}) {
-    const Drawn many(task, "logits", torch::tensor({{0.3f, -0.2f}}), 50), few(task, "logits", torch::tensor({{0.3f, -0.2f}}), 7);
+    const Drawn many(task, "logits", torch::tensor({{0.3f, -0.2f}}), 50),
+        few(task, "logits", torch::tensor({{0.3f, -0.2f}}), 7);
     EXPECT_TRUE(many.gradient.slice(0, 0, 7).equal(few.gradient)) << task;
   }
 }

@@ -169,7 +169,8 @@ TEST_F(ReplayTest, DarkExperienceIsNothingWhileTheModelIsTheSource) {
   model.unfreeze_only(model.all_groups());
   model.eval();
   const Counting counting(stream);
-  Replay labels(counting, all(), 0.5, 3, nullptr), dark(counting, all(), 0.5, 3, nullptr, {.logits = before, .logits_weight = 10});
+  Replay labels(counting, all(), 0.5, 3, nullptr),
+      dark(counting, all(), 0.5, 3, nullptr, {.logits = before, .logits_weight = 10});
   EXPECT_NEAR(dark.add_gradients(step(model, 0, 0, 4)), labels.add_gradients(step(model, 0, 0, 4)), 1e-5);
 }
 

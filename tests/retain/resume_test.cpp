@@ -47,8 +47,7 @@ struct Learning {
     std::map<std::string, Tensor> fisher;
     for (const auto& item : source.model->parameters_by_key()) fisher[item.key()] = torch::rand(item.value().sizes());
     const std::vector<std::string> fresh{"classifier.weight", "classifier.bias"};
-    if (mask & kEwc)
-      terms.push_back(std::make_shared<Ewc>(*c.model, anchors_at(*source.model, fisher, fresh), 0.3));
+    if (mask & kEwc) terms.push_back(std::make_shared<Ewc>(*c.model, anchors_at(*source.model, fisher, fresh), 0.3));
     if (mask & kL2sp)
       terms.push_back(std::make_shared<Ewc>(*c.model, anchors_at(*source.model, {}, fresh), 0.1, "l2sp"));
     const auto reads = source.model->head->reads();
@@ -57,15 +56,15 @@ struct Learning {
       terms.push_back(std::make_shared<Lwf>(answers(*source.model, asked, reads, true), "classification",
                                             source.model->head, LwfOptions{.weight = 1}));
     if (mask & kReplay)
-      terms.push_back(std::make_shared<Replay>(replayed, std::vector<int64_t>{1, 2, 3, 7, 9}, 0.3, 3, source.model->head,
-                                               Replay::Beside{.logits = answers(*source.model, asked, reads, true),
-                                                              .logits_weight = 0.5}));
+      terms.push_back(std::make_shared<Replay>(
+          replayed, std::vector<int64_t>{1, 2, 3, 7, 9}, 0.3, 3, source.model->head,
+          Replay::Beside{.logits = answers(*source.model, asked, reads, true), .logits_weight = 0.5}));
     source.model->unfreeze_only({});
     train::PhasePlan plan{
         .stage = "finetune", .name = "all", .trainable = all_groups(*c.model), .epochs = 3, .metric = "loss"};
     for (const auto& group : plan.trainable) plan.learning_rates[group] = 1e-2;
-    phase = std::make_unique<train::Phase>(*c.model, plan, train::TrainOptions{.batch_size = 3, .micro_batch_tokens = 11},
-                                           stopping, validation, 7, terms);
+    phase = std::make_unique<train::Phase>(
+        *c.model, plan, train::TrainOptions{.batch_size = 3, .micro_batch_tokens = 11}, stopping, validation, 7, terms);
   }
 
   /// Raises all strengths after each epoch.

@@ -99,7 +99,8 @@ TEST(Memory, TheFirstChangeThatMakesItFitIsProposed) {
 
 TEST(Memory, TheVerdictIsASentence) {
   const auto shape = toy();
-  EXPECT_EQ(memory_verdict(shape, {}, 1'000'000'000)["sentence"], "It fits: at most 0.00 GB in phase full, and 1.00 GB can be had.");
+  EXPECT_EQ(memory_verdict(shape, {}, 1'000'000'000)["sentence"],
+            "It fits: at most 0.00 GB in phase full, and 1.00 GB can be had.");
   auto large = shape;
   for (auto& item : large.groups) item.second.matrices *= 1'000'000;
   const auto verdict = memory_verdict(large, {}, 60'000'000'000);

@@ -138,7 +138,8 @@ TEST(HalfWeights, AConvolutionalNetworkIsRefused) {
 // ---- phases
 
 PhasePlan plan_of(const models::Model& model, int64_t epochs) {
-  PhasePlan plan{.stage = "finetune", .name = "all", .trainable = all_groups(model), .epochs = epochs, .metric = "loss"};
+  PhasePlan plan{
+      .stage = "finetune", .name = "all", .trainable = all_groups(model), .epochs = epochs, .metric = "loss"};
   for (const auto& group : plan.trainable) plan.learning_rates[group] = 3e-3;
   return plan;
 }

@@ -176,8 +176,8 @@ TEST(ImageDataset, TablesInArchivesNameTheirImages) {
                                        {"train/a.jpg", "A"},
                                        {"train/b.jpg", "B"},
                                        {"validation/metadata.csv", "file_name,label\na.jpg,0\n"},
-                               {"validation/a.jpg", "D"},
-                               {"test/metadata.csv", "file_name,label\na.jpg,1\n"},
+                                       {"validation/a.jpg", "D"},
+                                       {"test/metadata.csv", "file_name,label\na.jpg,1\n"},
                                        {"test/a.jpg", "C"}});
   const auto message = message_of([&] { read_image_dataset(at(scratch / "data.zip"), 0); });
   EXPECT_NE(message.find("data.zip/train/metadata.csv, row 4"), std::string::npos) << message;
