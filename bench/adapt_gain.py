@@ -17,7 +17,7 @@ def measure(data, model, folder, seed, corpus, epochs):
     command = [GRAFT, "run", "--source", model, "--data", data, "--out", fresh(folder), "--json", "--quiet"]
     if corpus:
         command += ["--corpus", corpus, *settings({"adapt.epochs": epochs})]
-    output, seconds, _ = run([*command, *settings({"seed": seed, "finetune.metric": "accuracy", "train.threads": threads()})])
+    output, seconds, *_ = run([*command, *settings({"seed": seed, "finetune.metric": "accuracy", "train.threads": threads()})])
     result = result_of(output)
     phases = {event["phase"]: {"seconds": event["seconds"], "validation": event.get("validation")}
               for event in events(folder, "phase_end")}

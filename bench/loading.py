@@ -14,12 +14,8 @@ import pathlib
 import random
 import statistics
 import struct
-import subprocess
-import threading
-import time
 
-import side_by_side
-from side_by_side import BENCH, GRAFT, Results, peer_python, result_of, say, threads, wait_for_quiet
+from side_by_side import BENCH, GRAFT, Results, peer_python, result_of, run, say, threads, wait_for_quiet
 
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 32000, "hidden_size": 1024,
           "intermediate_size": 4096, "num_attention_heads": 16, "num_key_value_heads": 16, "max_position_embeddings": 512,
@@ -76,31 +72,9 @@ def write_inputs(path):
 
 
 def watched(command):
-    """Output, seconds, and the peaks of anonymous memory and of all resident memory."""
-    say(" ".join(map(str, command)))
-    start = time.monotonic()
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
-    anonymous, everything, ended = 0, 0, threading.Event()
-
-    def watch():
-        nonlocal anonymous, everything
-        while not ended.wait(0.01):
-            anonymous = max(anonymous, side_by_side.resident(process.pid))
-            try:
-                for line in pathlib.Path(f"/proc/{process.pid}/status").read_text().splitlines():
-                    if line.startswith("VmHWM:"):
-                        everything = max(everything, int(line.split()[1]) * 1024)
-            except (FileNotFoundError, ProcessLookupError):
-                return
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    output, _ = process.communicate()
-    seconds = time.monotonic() - start
-    ended.set()
-    watcher.join()
-    if process.returncode:
-        side_by_side.stop(f"the command above ended with exit code {process.returncode}")
-    return {"seconds": seconds, "anonymous_bytes": anonymous, "resident_bytes": everything}, output
+    """Seconds, the peaks of anonymous memory and of all resident memory, and the output."""
+    ran = run(command)
+    return {"seconds": ran.seconds, "anonymous_bytes": ran.peak_bytes, "resident_bytes": ran.resident_bytes}, ran.output
 
 
 def main():

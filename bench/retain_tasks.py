@@ -25,15 +25,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-import zlib
 
-from side_by_side import BENCH, GRAFT, ROOT, Results, fresh, result_of, run, say, settings, stop, threads
+from side_by_side import BENCH, GRAFT, ROOT, Results, fresh, peer_python, result_of, run, say, settings, stop, threads
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import demo_images_data as fashion  # noqa: E402: it reads the IDX files
 
 PEER = BENCH / "peers" / "avalanche_ewc.py"
-VENV = BENCH / ".venv-continual"
 TASKS = 5
 BATCH = 64
 SIZES = {"fashion": {"side": 28, "epochs": 5, "validation": 500, "test": 1000},
@@ -46,24 +44,7 @@ METHODS = ["none", "l2sp", "ewc", "lwf", "replay", "ewc+replay", "joint"]
 
 def continual_python():
     """The interpreter of bench/.venv-continual: Avalanche, and scikit-learn for its digits."""
-    wanted = (BENCH / "requirements-continual.txt").read_text()
-    ready = VENV / "ready"
-    if not ready.exists() or ready.read_text() != wanted:
-        say("making bench/.venv-continual with Avalanche and PyTorch (about 5 GB on disk)")
-        subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
-        subprocess.run([VENV / "bin/python", "-m", "pip", "install", "-r", BENCH / "requirements-continual.txt"], check=True,
-                       stdout=sys.stderr)
-        ready.write_text(wanted)
-    return VENV / "bin/python"
-
-
-def png(pixels, side):
-    """A gray PNG."""
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    rows = b"".join(b"\0" + pixels[y * side:(y + 1) * side] for y in range(side))
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)) +
-            chunk(b"IDAT", zlib.compress(rows, 1)) + chunk(b"IEND", b""))
+    return peer_python("-continual", "Avalanche and PyTorch")
 
 
 def images_of(name, options):
@@ -103,7 +84,7 @@ def make_tasks(name, options, seed):
     tasks = []
     for task in range(TASKS):
         order = list(range(pixels)) if task == 0 else draw.sample(range(pixels), pixels)
-        tasks.append({split: [(png(bytes(image[p] for p in order), size["side"]), label) for image, label in some]
+        tasks.append({split: [(fashion.png(bytes(image[p] for p in order), size["side"]), label) for image, label in some]
                       for split, some in splits.items()})
 
     def write(path, chosen, rename=lambda split: split):

@@ -14,7 +14,6 @@ import typing
 
 BENCH = pathlib.Path(__file__).resolve().parent
 ROOT = BENCH.parent
-VENV = BENCH / ".venv"
 GRAFT = pathlib.Path(os.environ.get("GRAFT") or ROOT / os.environ.get("BUILD", "build") / "graft")
 MODEL = pathlib.Path(os.environ.get("GRAFT_DEPS") or ROOT / ".deps") / "all-minilm-l6-v2"
 
@@ -27,16 +26,17 @@ def say(sentence):
     print(f"==> {sentence}", file=sys.stderr, flush=True)
 
 
-def peer_python():
-    """The interpreter of bench/.venv, which is made from requirements.txt when it is not there or is older."""
-    wanted = hashlib.sha256((BENCH / "requirements.txt").read_bytes()).hexdigest()
-    ready = VENV / "ready"
+def peer_python(kind="", what="transformers and PyTorch"):
+    """The interpreter of bench/.venv{kind}, made from requirements{kind}.txt when it is not there or is older."""
+    requirements, place = BENCH / f"requirements{kind}.txt", BENCH / f".venv{kind}"
+    wanted = hashlib.sha256(requirements.read_bytes()).hexdigest()
+    ready = place / "ready"
     if not ready.exists() or ready.read_text() != wanted:
-        say("making bench/.venv with transformers and PyTorch (about 5 GB on disk)")
-        subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
-        subprocess.run([VENV / "bin/python", "-m", "pip", "install", "-r", BENCH / "requirements.txt"], check=True, stdout=sys.stderr)
+        say(f"making bench/{place.name} with {what} (about 5 GB on disk)")
+        subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
+        subprocess.run([place / "bin/python", "-m", "pip", "install", "-r", requirements], check=True, stdout=sys.stderr)
         ready.write_text(wanted)
-    return VENV / "bin/python"
+    return place / "bin/python"
 
 
 def busy_cores(seconds=2.0):
@@ -66,15 +66,18 @@ class Ran(typing.NamedTuple):
     output: str         # what the side wrote to standard output
     seconds: float
     peak_bytes: int     # anonymous and shared resident memory; mapped files apart
+    resident_bytes: int  # all resident memory, pages of mapped files too
 
 
 def resident(process):
-    """Anonymous and shared resident bytes of a process; 0 when it has ended."""
+    """Anonymous and shared resident bytes of a process, and the most that was resident at all; 0 when it has ended."""
     try:
         lines = pathlib.Path(f"/proc/{process}/status").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
+        return 0, 0
+    def of(*names):
+        return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(names))
+    return of("RssAnon:", "RssShmem:"), of("VmHWM:")
 
 
 def run(command, **keywords):
@@ -83,12 +86,13 @@ def run(command, **keywords):
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads()), "TOKENIZERS_PARALLELISM": "false", **keywords.pop("env", {})}
     start = time.monotonic()
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True, env=environment, **keywords)
-    peak, ended = 0, threading.Event()
+    peak, most, ended = 0, 0, threading.Event()
 
     def watch():
-        nonlocal peak
-        while not ended.wait(0.02):
-            peak = max(peak, resident(process.pid))
+        nonlocal peak, most
+        while not ended.wait(0.01):
+            own, everything = resident(process.pid)
+            peak, most = max(peak, own), max(most, everything)
     watcher = threading.Thread(target=watch)
     watcher.start()
     output, _ = process.communicate()
@@ -97,7 +101,7 @@ def run(command, **keywords):
     watcher.join()
     if process.returncode:
         stop(f"the command above ended with exit code {process.returncode}")
-    return Ran(output, seconds, peak)
+    return Ran(output, seconds, peak, most)
 
 
 def events(run_folder, kind, file="journal.jsonl"):

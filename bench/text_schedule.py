@@ -80,7 +80,7 @@ def recipe_of(schedule):
 
 
 def graft_side(data, model, folder, schedule, seed, **more):
-    output, seconds, peak = run([GRAFT, "run", "--source", model, "--data", data, "--out", fresh(folder), "--json", "--quiet",
+    output, seconds, peak, _ = run([GRAFT, "run", "--source", model, "--data", data, "--out", fresh(folder), "--json", "--quiet",
                                  *settings({"seed": seed, **recipe_of(schedule), **more})])
     phases = [{"phase": event["phase"], "seconds": event["seconds"], "capture_seconds": event["capture"]["seconds"],
                "validation": event["validation"]} for event in events(folder, "phase_end")]
@@ -95,7 +95,7 @@ def nostore_side(*given):
 def peer_side(data, model, folder, schedule, seed):
     fresh(folder).mkdir()
     (folder / "schedule.json").write_text(json.dumps(schedule))
-    output, seconds, peak = run([peer_python(), BENCH / "peers/trainer_schedule.py", data, model, folder, folder / "schedule.json", seed])
+    output, seconds, peak, _ = run([peer_python(), BENCH / "peers/trainer_schedule.py", data, model, folder, folder / "schedule.json", seed])
     return {**result_of(output), "wall_seconds": seconds, "peak_bytes": peak}
 
 
