@@ -2,11 +2,11 @@
 #include <gtest/gtest.h>
 
 #include "graft/core/error.h"
-#include "graft/core/interrupt.h"
 #include "graft/io/safetensors.h"
 #include "graft/models/loading.h"
 #include "tests/fixtures.h"
 #include "tests/models/cases.h"
+#include "tests/train/streams.h"
 
 namespace graft::models {
 namespace {
@@ -416,29 +416,6 @@ TEST_P(Laws, SaveLoadSaveIsByteEqual) {
   io::write_safetensors(scratch / "b.safetensors", to_views(tensors_of(*other.model)));
   EXPECT_EQ(read_text(scratch / "a.safetensors"), read_text(scratch / "b.safetensors"));
 }
-
-/// Throws Interrupted at the n-th step, before anything of it happened, as a signal does.
-struct Stopping final : train::Stream {
-  Stopping(const train::Stream& stream, int64_t steps) : stream(stream), left(steps) {}
-  int64_t size() const override { return stream.size(); }
-  int64_t rows(int64_t example) const override { return stream.rows(example); }
-  std::map<std::string, Activations> enter(const std::vector<int64_t>& examples, uint64_t epoch) const override {
-    return stream.enter(examples, epoch);
-  }
-  double weight(const std::vector<int64_t>& examples, uint64_t epoch) const override {
-    if (left-- == 0) throw Interrupted(15);
-    return stream.weight(examples, epoch);
-  }
-  Tensor loss_sum(const Outputs& outputs, const std::vector<int64_t>& examples, uint64_t epoch) const override {
-    return stream.loss_sum(outputs, examples, epoch);
-  }
-  train::Predictions predictions() const override { return stream.predictions(); }
-  void collect(const Outputs& outputs, const std::vector<int64_t>& examples, train::Predictions& into) const override {
-    stream.collect(outputs, examples, into);
-  }
-  const train::Stream& stream;
-  mutable int64_t left;
-};
 
 TEST_P(Laws, AResumedPhaseEqualsTheUnbrokenOne) {
   for (const std::set<std::string>& trainable :

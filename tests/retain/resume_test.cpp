@@ -3,11 +3,11 @@
 
 #include <csignal>
 
-#include "graft/core/interrupt.h"
 #include "graft/retain/ewc.h"
 #include "graft/retain/lwf.h"
 #include "graft/retain/replay.h"
 #include "tests/models/cases.h"
+#include "tests/train/streams.h"
 
 namespace graft::retain {
 namespace {
@@ -17,25 +17,11 @@ using namespace tests;
 constexpr int kEwc = 1, kL2sp = 2, kLwf = 4, kReplay = 8;
 
 /// Is told before every step but an epoch's last what comes next, and then stops as a signal does.
-struct Stopping final : train::Stream {
-  explicit Stopping(const train::Stream& stream) : stream(stream) {}
-  int64_t size() const override { return stream.size(); }
-  int64_t rows(int64_t example) const override { return stream.rows(example); }
-  std::map<std::string, train::Activations> enter(const std::vector<int64_t>& examples, uint64_t epoch) const override {
-    return stream.enter(examples, epoch);
-  }
+struct StoppingAhead final : Through {
+  using Through::Through;
   void expect(const std::vector<int64_t>&, uint64_t) const override {
     if (left-- == 0) throw Interrupted(SIGTERM);
   }
-  double weight(const std::vector<int64_t>& examples, uint64_t epoch) const override {
-    return stream.weight(examples, epoch);
-  }
-  Tensor loss_sum(const train::Outputs& outputs, const std::vector<int64_t>& examples, uint64_t epoch) const override {
-    return stream.loss_sum(outputs, examples, epoch);
-  }
-  train::Predictions predictions() const override { return stream.predictions(); }
-  void collect(const train::Outputs&, const std::vector<int64_t>&, train::Predictions&) const override {}
-  const train::Stream& stream;
   mutable int64_t left = -1;
 };
 
@@ -77,7 +63,7 @@ struct Learning {
   Case c{"bert_classification", 1}, source{"bert_classification", 2};
   features::Feed feed{*c.model, *c.inputs}, validation_feed{*c.model, *c.validation_inputs};
   train::Supervised learned = c.stream(feed), validation = c.validation(validation_feed), replayed = c.stream(feed);
-  Stopping stopping{learned};
+  StoppingAhead stopping{learned};
   std::vector<std::shared_ptr<train::LossTerm>> terms;
   std::unique_ptr<train::Phase> phase;
 };

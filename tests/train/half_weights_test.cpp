@@ -3,13 +3,13 @@
 #include <gtest/gtest.h>
 
 #include "graft/core/error.h"
-#include "graft/core/interrupt.h"
 #include "graft/io/safetensors.h"
 #include "graft/models/loading.h"
 #include "graft/models/weight_type.h"
 #include "graft/nn/layers.h"
 #include "tests/fixtures.h"
 #include "tests/models/cases.h"
+#include "tests/train/streams.h"
 
 namespace graft::train {
 namespace {
@@ -163,29 +163,6 @@ TEST_P(HalfPhase, FollowsFloat32) {
   EXPECT_NEAR(losses("bfloat16").second, exact, 0.1 * (first - exact));
   EXPECT_NEAR(losses("bfloat16_stochastic").second, exact, 0.25 * (first - exact));
 }
-
-/// Throws Interrupted at the n-th step, before anything of it happened.
-struct Stopping final : Stream {
-  Stopping(const Stream& stream, int64_t steps) : stream(stream), left(steps) {}
-  int64_t size() const override { return stream.size(); }
-  int64_t rows(int64_t example) const override { return stream.rows(example); }
-  std::map<std::string, Activations> enter(const std::vector<int64_t>& examples, uint64_t epoch) const override {
-    return stream.enter(examples, epoch);
-  }
-  double weight(const std::vector<int64_t>& examples, uint64_t epoch) const override {
-    if (left-- == 0) throw Interrupted(15);
-    return stream.weight(examples, epoch);
-  }
-  Tensor loss_sum(const Outputs& outputs, const std::vector<int64_t>& examples, uint64_t epoch) const override {
-    return stream.loss_sum(outputs, examples, epoch);
-  }
-  Predictions predictions() const override { return stream.predictions(); }
-  void collect(const Outputs& outputs, const std::vector<int64_t>& examples, Predictions& into) const override {
-    stream.collect(outputs, examples, into);
-  }
-  const Stream& stream;
-  mutable int64_t left;
-};
 
 TEST_P(HalfPhase, ResumedFromACheckpointEndsWithTheSameBytes) {
   at::set_num_threads(1);

@@ -13,32 +13,12 @@
 #include "graft/train/batches.h"
 #include "tests/fixtures.h"
 #include "tests/models/cases.h"
+#include "tests/train/streams.h"
 
 namespace graft::train {
 namespace {
 
 using namespace tests;
-
-/// Passes everything on; tests change one part.
-struct Through : Stream {
-  explicit Through(const Stream& stream) : stream(stream) {}
-  int64_t size() const override { return stream.size(); }
-  int64_t rows(int64_t example) const override { return stream.rows(example); }
-  std::map<std::string, Activations> enter(const std::vector<int64_t>& examples, uint64_t epoch) const override {
-    return stream.enter(examples, epoch);
-  }
-  double weight(const std::vector<int64_t>& examples, uint64_t epoch) const override {
-    return stream.weight(examples, epoch);
-  }
-  Tensor loss_sum(const Outputs& outputs, const std::vector<int64_t>& examples, uint64_t epoch) const override {
-    return stream.loss_sum(outputs, examples, epoch);
-  }
-  Predictions predictions() const override { return stream.predictions(); }
-  void collect(const Outputs& outputs, const std::vector<int64_t>& examples, Predictions& into) const override {
-    stream.collect(outputs, examples, into);
-  }
-  const Stream& stream;
-};
 
 /// Examples of given costs, for the batches alone.
 struct Costs final : Stream {
