@@ -28,7 +28,7 @@ struct Arguments {
   int64_t max_new_tokens = 128, top_k = 0, seed = 0, batch_size = 8;
   double temperature = 0, top_p = 1;
   bool stream = false;
-  std::string sixteen_bit = "scale", mistakes;
+  std::string sixteen_bit = "scale", mistakes, device = "auto";
   std::string before, after, labels = "auto", add;
   int64_t examples = 1000;
   double decay = 1;
@@ -230,6 +230,9 @@ int launch(int argc, char** argv) {
     command->add_option("--threads", a.threads, "0: all cores");
   }
 
+  for (auto* command : {&evaluate, &predict, &forward, &check, &measure, &fisher})
+    command->add_option("--device", a.device, "cpu; cuda, or cuda:1 for the second GPU; auto: a GPU where one can be used");
+
   graft::cli::PullArguments wish;
   auto& pull = *app.add_subcommand("pull", "downloads a source into the cache; goes on where it was stopped");
   pull.add_option("id", wish.id, "ORG/NAME of the hub, or of the list that `graft sources` prints")->required();
@@ -301,6 +304,7 @@ int launch(int argc, char** argv) {
                     {"examples", a.examples},
                     {"max_length", a.max_length},
                     {"threads", a.threads},
+                    {"device", a.device},
                     {"data", a.data},
                     {"corpus", a.corpus},
                     {"data_options", {{"text", a.text}, {"pair", a.pair}, {"label", a.label}}}});
@@ -325,6 +329,7 @@ int launch(int argc, char** argv) {
                     {"golden", a.golden},
                     {"tolerance", a.tolerance},
                     {"threads", a.threads},
+                    {"device", a.device},
                     {"repeat", a.repeat},
                     {"data", a.data},
                     {"mistakes", a.mistakes},

@@ -7,6 +7,7 @@
 #include "cli/engine/commands.h"
 #include "graft/core/error.h"
 #include "graft/core/interrupt.h"
+#include "graft/run/machine.h"
 
 namespace {
 
@@ -22,6 +23,8 @@ int complain(Kind kind, const std::string& sentence, bool json) {
 int serve(const Json& request) {
   namespace cli = graft::cli;
   const auto command = request.at("command").get<std::string>();
+  if (!request.contains("recipe"))  // else the recipe says
+    graft::run::use_machine(request.value("threads", int64_t{0}), request.value("device", "cpu"));
   Json answer;
   if (command == "run" || command == "adapt" || command == "finetune") answer = cli::run_command(request);
   else if (command == "select") answer = cli::select_command(request);

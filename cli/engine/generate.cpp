@@ -6,7 +6,6 @@
 #include "cli/engine/commands.h"
 #include "cli/engine/texts.h"
 #include "graft/core/error.h"
-#include "graft/core/threads.h"
 #include "graft/data/language/chat_template.h"
 #include "graft/io/fields.h"
 #include "graft/run/generation.h"
@@ -15,7 +14,6 @@
 namespace graft::cli {
 
 void generate_command(const models::Source& source, const Json& request) {
-  at::set_num_threads(static_cast<int>(available_cores()));
   run::GenerationOptions options;
   std::vector<std::string> mistakes;
   io::read_value(request.value("generation", Json::object()), options, "", mistakes);

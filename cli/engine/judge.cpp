@@ -5,7 +5,6 @@
 #include "cli/engine/commands.h"
 #include "cli/engine/texts.h"
 #include "graft/core/error.h"
-#include "graft/core/threads.h"
 #include "graft/data/dataset_files.h"
 #include "graft/data/images/contact_sheet.h"
 #include "graft/data/table.h"
@@ -29,7 +28,6 @@ struct Judge {
         task(models::task_of(source.config, *source.architecture)),
         names(models::label_names(source.config)),
         loaded(models::load(source, task, 0)) {
-    at::set_num_threads(static_cast<int>(available_cores()));
     GRAFT_CHECK(model, task.kind != "features" && task.kind != "masked_lm",
                 "{}: has no task head ({}); give the model/ folder of a finished run.", folder,
                 source.architecture->class_name(task));
@@ -86,7 +84,7 @@ void predict_rows(const Judge& judge, data::Examples& examples, bool json) {
     const auto logits =
         train::forward_behind(*judge.loaded.model, stream.enter(batch, train::kEvaluation), std::nullopt)
             .at("logits")
-            .to(torch::kFloat32);
+            .to(torch::kCPU, torch::kFloat32);
     int64_t start = 0;
     for (size_t i = 0; i < batch.size(); ++i) {
       auto& row = rows[batch[i]];

@@ -1,7 +1,6 @@
 // graft retain: what a tuned model lost of its source, and the Fisher that protects it.
 #include "cli/engine/commands.h"
 #include "graft/core/error.h"
-#include "graft/core/threads.h"
 #include "graft/data/dataset_files.h"
 #include "graft/io/fields.h"
 #include "graft/models/loading.h"
@@ -80,8 +79,6 @@ Json fisher(const Json& request) {
 }  // namespace
 
 Json retain_command(const Json& request) {
-  const auto threads = request.value("threads", int64_t{0});
-  at::set_num_threads(static_cast<int>(threads > 0 ? threads : available_cores()));
   return request.at("action") == "measure" ? measure(request) : fisher(request);
 }
 

@@ -33,7 +33,7 @@ void print_plan(const Json& plan) {
   if (plan.contains("train"))
     fmt::print("{} training, {} validation, {} test examples\n", plan["train"].get<int64_t>(),
                plan["validation"].get<int64_t>(), plan["test"].get<int64_t>());
-  fmt::print("{} threads\n\n", plan["threads"].get<int64_t>());
+  fmt::print("{}, {} threads\n\n", plan["device"].get<std::string>(), plan["threads"].get<int64_t>());
   const auto gigabytes = [](const Json& bytes) { return bytes.get<double>() / 1e9; };
   fmt::print("{:<14}{:>8}{:>16}{:>13}{:>10}{:>12}\n", "phase", "epochs", "parameters", "s per epoch", "s once",
              "memory GB");

@@ -4,7 +4,6 @@
 
 #include "cli/engine/commands.h"
 #include "graft/core/error.h"
-#include "graft/core/threads.h"
 #include "graft/data/language/language_examples.h"
 #include "graft/data/language/language_rows.h"
 #include "graft/data/table.h"
@@ -26,8 +25,6 @@ Named read_tensors(const std::string& file) {
 }  // namespace
 
 Json forward_command(const Json& request) {
-  at::set_num_threads(static_cast<int>(request.value("threads", int64_t{0}) > 0 ? request["threads"].get<int64_t>()
-                                                                                : available_cores()));
   const auto source = models::Source::open(request.at("model").get<std::string>());
   const auto inputs = read_tensors(request.at("inputs"));
   const auto gradients = request.value("gradients", std::string());

@@ -4,6 +4,7 @@
 
 #include "graft/core/error.h"
 #include "graft/core/random.h"
+#include "graft/models/device.h"
 
 namespace graft::adapt {
 
@@ -87,7 +88,7 @@ std::map<std::string, train::Activations> MaskedLm::enter(const std::vector<int6
   }
   std::vector<int64_t> labels;
   for (const auto* one : all) labels.insert(labels.end(), one->labels.begin(), one->labels.end());
-  x.kept["labels"] = {torch::tensor(labels, torch::kInt64).to(model_.device()), masked_rows.lengths};
+  x.kept["labels"] = {models::placed(torch::tensor(labels, torch::kInt64), model_.device()), masked_rows.lengths};
   return {{chain, std::move(x)}};
 }
 

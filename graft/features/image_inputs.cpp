@@ -15,6 +15,7 @@
 #include "graft/core/parallel.h"
 #include "graft/core/random.h"
 #include "graft/core/threads.h"
+#include "graft/models/device.h"
 
 namespace graft::features {
 namespace {
@@ -196,7 +197,7 @@ data::Image ImageInputs::image(int64_t example) const {
 models::Activations ImageInputs::batch_of(const std::vector<const uint8_t*>& samples) const {
   const auto B = static_cast<int64_t>(samples.size()), H = preprocessing_.height(), W = preprocessing_.width(),
              C = preprocessing_.channels();
-  const auto values = torch::empty({B, C, H, W});
+  const auto values = models::empty_for(device_, {B, C, H, W}, torch::kFloat32);
   auto* out = values.data_ptr<float>();
   at::parallel_for(0, B, 8, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
@@ -204,7 +205,7 @@ models::Activations ImageInputs::batch_of(const std::vector<const uint8_t*>& sam
       else data::normalise(preprocessing_, samples[i], out + i * C * H * W);
   });
   models::Activations batch;
-  batch.kept["pixel_values"] = {values.to(device_), std::vector<int64_t>(B, 1)};
+  batch.kept["pixel_values"] = {models::placed(values, device_), std::vector<int64_t>(B, 1)};
   return batch;
 }
 

@@ -8,6 +8,7 @@
 #include "graft/core/hash.h"
 #include "graft/core/interrupt.h"
 #include "graft/io/safetensors.h"
+#include "graft/models/device.h"
 #include "graft/models/loading.h"
 
 namespace graft::features {
@@ -94,14 +95,15 @@ Activations Store::read(const std::vector<int64_t>& examples, torch::Device devi
     }
     auto shape = view.shape;
     shape[0] = total;
-    auto values = torch::empty(shape, models::scalar_type(view.dtype));
+    auto values = models::empty_for(device, shape, models::scalar_type(view.dtype));
     auto* out = static_cast<char*>(values.data_ptr());
     for (const auto example : examples) {
       const auto [file, row] = place(example);
       const auto bytes = file->parts.at(name).rows(row);
       out = std::copy(bytes.begin(), bytes.end(), out);
     }
-    rows.values = values.is_floating_point() ? values.to(device, torch::kFloat32) : values.to(device);
+    rows.values = models::placed(values, device);
+    if (values.is_floating_point()) rows.values = rows.values.to(torch::kFloat32);
     if (name == "hidden") x.hidden = std::move(rows);
     else x.kept[name.substr(5)] = std::move(rows);
   }
@@ -156,7 +158,7 @@ Activations chain_inputs(models::Model& model, const std::string& chain, int64_t
 PrefixHashes::PrefixHashes(const models::Model& model, const Inputs& inputs, const StoreOptions& options)
     : model_(model),
       plan_(fmt::format("{} {} {} {} {}", model.configuration, inputs.hash(), options.precision, options.capture_tokens,
-                        at::get_num_threads())) {
+                        model.device().is_cpu() ? std::to_string(at::get_num_threads()) : model.device().str())) {
   std::map<std::string, Sha256> hashes;
   for (const auto& items : {model.parameters_by_key(), model.buffers_by_key()})
     for (const auto& item : items) {

@@ -2,6 +2,7 @@
 
 #include "graft/core/error.h"
 #include "graft/core/hash.h"
+#include "graft/models/device.h"
 
 namespace graft::features {
 namespace {
@@ -92,8 +93,9 @@ models::Activations text_batch(const models::Model& model, const std::vector<std
     lengths.push_back(static_cast<int64_t>(row.size()));
     total += lengths.back();
   }
-  const auto id = torch::empty({total}, torch::kInt64), type = torch::empty({total}, torch::kInt64),
-             position = torch::empty({total}, torch::kInt64);
+  const auto device = model.device();
+  const auto numbers = [&] { return models::empty_for(device, {total}, torch::kInt64); };
+  const auto id = numbers(), type = numbers(), position = numbers();
   int64_t start = 0;
   for (size_t i = 0; i < ids.size(); ++i) {
     std::copy(ids[i].begin(), ids[i].end(), id.data_ptr<int64_t>() + start);
@@ -101,11 +103,10 @@ models::Activations text_batch(const models::Model& model, const std::vector<std
     model.positions(id.data_ptr<int64_t>() + start, lengths[i], position.data_ptr<int64_t>() + start);
     start += lengths[i];
   }
-  const auto device = model.device();
   models::Activations batch;
-  batch.kept["input_ids"] = {id.to(device), lengths};
-  batch.kept["token_type_ids"] = {type.to(device), lengths};
-  batch.kept["position_ids"] = {position.to(device), lengths};
+  batch.kept["input_ids"] = {models::placed(id, device), lengths};
+  batch.kept["token_type_ids"] = {models::placed(type, device), lengths};
+  batch.kept["position_ids"] = {models::placed(position, device), lengths};
   return batch;
 }
 

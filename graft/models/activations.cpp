@@ -1,19 +1,20 @@
 #include "graft/models/activations.h"
 
 #include "graft/core/error.h"
+#include "graft/models/device.h"
 
 namespace graft::models {
 
 ReadIndex resolve(const Reads& reads, const std::vector<int64_t>& lengths, torch::Device device) {
   if (reads.where == Reads::Where::all) return {{}, lengths};
-  if (reads.where == Reads::Where::listed) return {reads.index.to(device), reads.lengths};
+  if (reads.where == Reads::Where::listed) return {placed(reads.index, device), reads.lengths};
   std::vector<int64_t> rows;
   int64_t start = 0;
   for (const auto length : lengths) {
     rows.push_back(reads.where == Reads::Where::first ? start : start + length - 1);
     start += length;
   }
-  return {torch::tensor(rows, torch::kInt64).to(device), std::vector<int64_t>(lengths.size(), 1)};
+  return {placed(torch::tensor(rows, torch::kInt64), device), std::vector<int64_t>(lengths.size(), 1)};
 }
 
 Rows select(const Rows& rows, const std::vector<int64_t>& order) {

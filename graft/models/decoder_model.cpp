@@ -1,6 +1,7 @@
 #include "graft/models/decoder_model.h"
 
 #include "graft/core/error.h"
+#include "graft/models/device.h"
 
 namespace graft::models {
 namespace {
@@ -101,7 +102,7 @@ Tensor DecoderModel::extend(const std::vector<std::vector<int32_t>>& tokens, nn:
     }
   }
   const auto rows = [&](const std::vector<int64_t>& values) {
-    return Rows{torch::tensor(values, torch::kInt64).to(device()), lengths};
+    return Rows{placed(torch::tensor(values, torch::kInt64), device()), lengths};
   };
   Activations x;
   x.kept = {{"input_ids", rows(ids)}, {"position_ids", rows(positions)}};

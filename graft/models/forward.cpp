@@ -1,6 +1,7 @@
 #include "graft/models/forward.h"
 
 #include "graft/core/error.h"
+#include "graft/models/device.h"
 
 namespace graft::models {
 namespace {
@@ -57,8 +58,11 @@ Unpadded unpad(Model& model, const Named& inputs) {
     GRAFT_CHECK(data, lengths[b] > 0, "attention_mask: row {} masks every token; remove the row.", b);
   Unpadded result;
   result.places = mask.flatten().nonzero().flatten();
-  const auto rows = [&](const Tensor& x) { return Rows{x.flatten().index_select(0, result.places), lengths}; };
+  const auto rows = [&](const Tensor& x) { 
+    return Rows{placed(x.flatten().index_select(0, result.places), compute_device()), lengths};
+  };
   result.batch.kept = {{"input_ids", rows(ids)}, {"token_type_ids", rows(types)}, {"position_ids", rows(positions)}};
+  result.places = placed(result.places, compute_device());
   return result;
 }
 
@@ -73,8 +77,8 @@ Activations images(const Named& inputs) {
               io::shape_text(pixels.sizes().vec()));
   Activations batch;
   const std::vector<int64_t> lengths(pixels.size(0), 1);
-  batch.kept["pixel_values"] = {pixels, lengths};
-  if (inputs.contains("noise")) batch.kept["noise"] = {inputs.at("noise"), lengths};
+  batch.kept["pixel_values"] = {placed(pixels, compute_device()), lengths};
+  if (inputs.contains("noise")) batch.kept["noise"] = {placed(inputs.at("noise"), compute_device()), lengths};
   return batch;
 }
 
@@ -89,9 +93,9 @@ Activations through_blocks(Model& model, Activations x, std::map<std::string, Te
   const auto& chain = model.chains.front();
   for (size_t i = 0; i < chain.blocks.size(); ++i) {
     x = model.forward(chain.name, i, i + 1, std::move(x), {});
-    if (chain.blocks[i].name != "norm") states["hidden_states." + std::to_string(i)] = by_image(x.hidden).detach();
+    if (chain.blocks[i].name != "norm") states["hidden_states." + std::to_string(i)] = by_image(x.hidden).detach().cpu();
   }
-  states["forward_features"] = by_image(x.hidden).detach();
+  states["forward_features"] = by_image(x.hidden).detach().cpu();
   const auto index = resolve(model.head->reads(), x.hidden.lengths, model.device());
   if (index.index.defined()) x.hidden = {x.hidden.values.index_select(0, index.index), index.lengths};
   return x;
@@ -134,12 +138,12 @@ Computed compute(const Source& source, const Named& inputs, bool with_gradients)
       shape.insert(shape.begin(), B);
       output = output.view(shape);
     }
-    computed.outputs[name] = output.detach();
+    computed.outputs[name] = output.detach().cpu();
     const auto cotangent = inputs.find("cotangent." + name);
     if (cotangent == inputs.end() || !with_gradients) continue;
     GRAFT_CHECK(data, cotangent->second.sizes() == output.sizes(), "cotangent.{}: has the shape {}, the output has {}.",
                 name, io::shape_text(cotangent->second.sizes().vec()), io::shape_text(output.sizes().vec()));
-    const auto term = (cotangent->second * output).sum();
+    const auto term = (placed(cotangent->second, output.device()) * output).sum();
     objective = objective.defined() ? objective + term : term;
   }
   if (!with_gradients) return computed;
@@ -153,7 +157,7 @@ Computed compute(const Source& source, const Named& inputs, bool with_gradients)
   for (const auto& item : model.parameters_by_key()) {
     const auto key = loaded.report.key_in_file.find(item.key());
     if (key != loaded.report.key_in_file.end() && item.value().grad().defined())
-      computed.gradients["grad." + source.checkpoint.name_in_file(key->second)] = item.value().grad();
+      computed.gradients["grad." + source.checkpoint.name_in_file(key->second)] = item.value().grad().cpu();
   }
   return computed;
 }

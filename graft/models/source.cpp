@@ -1,6 +1,7 @@
 #include "graft/models/source.h"
 
 #include "graft/core/error.h"
+#include "graft/models/device.h"
 #include "graft/models/lora.h"
 #include "graft/models/weight_type.h"
 #include "graft/nn/fresh.h"
@@ -149,6 +150,7 @@ Loaded load(const Source& source, const Task& task, uint64_t seed, bool keep_hea
       loaded.report.key_in_file[key] = key;
     }
   }
+  place(*loaded.model);
   return loaded;
 }
 
@@ -159,6 +161,7 @@ std::shared_ptr<Model> random_copy(const Source& source, const Task& task, uint6
   keep_weights_as(*copy, weights, false);
   for (const auto& items : {copy->parameters_by_key(), copy->buffers_by_key()})
     for (const auto& item : items) values.draw(item.value());
+  place(*copy);
   copy->name += ", random weights";
   return copy;
 }

@@ -2,6 +2,7 @@
 
 #include "graft/core/error.h"
 #include "graft/nn/runs.h"
+#include "graft/nn/varlen_attention.h"
 
 namespace graft::nn {
 namespace {
@@ -26,6 +27,10 @@ Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, co
   const auto runs = runs_of(query_lengths, lengths);
   GRAFT_ASSERT(!runs.empty());
   if (runs.size() == 1) return attend(query, key, value, runs[0], num_heads, dropout);
+  const auto by_heads = [&](const Tensor& x) { return x.view({x.size(0), num_heads, -1}); };
+  if (const auto mixed = varlen_attention(by_heads(query), by_heads(key), by_heads(value), query_lengths, lengths,
+                                          {.dropout = dropout}))
+    return mixed->flatten(1);
 
   // One split and one cat: their backward is one cat and one split, while a narrow per run would
   // add a zero-padded gradient of the whole batch for each.

@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "graft/core/error.h"
+#include "graft/nn/varlen_attention.h"
 
 namespace graft::nn {
 namespace {
@@ -146,6 +147,14 @@ Tensor causal_attention(const Tensor& query, const Tensor& key, const Tensor& va
   const auto runs = runs_of(rows);
   GRAFT_ASSERT(!runs.empty());
   if (runs.size() == 1) return attend(query, key, value, runs[0], rows, o);
+  if (!rows.index.defined()) {
+    const auto by_heads = [](const Tensor& x, int64_t heads) { return x.view({x.size(0), heads, x.size(1) / heads}); };
+    const auto K = o.num_key_value_heads;
+    if (const auto mixed = varlen_attention(
+            by_heads(query, o.num_heads), by_heads(key, K), by_heads(value, K), rows.query_lengths, rows.lengths,
+            {.causal = true, .window = o.window, .dropout = o.dropout, .scale = o.scale}))
+      return mixed->flatten(1);
+  }
   // One split and one cat, as in attention.cpp: a narrow per run would have a zero-padded gradient of the whole batch.
   std::vector<int64_t> query_rows, key_rows;
   for (const auto& run : runs) {

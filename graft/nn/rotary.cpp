@@ -115,8 +115,9 @@ Rotation Rotary::at(const Tensor& positions, const std::vector<int64_t>& lengths
       parts.push_back(angles_of(places, frequencies(places[length - 1].item<int64_t>() + 1)));
       start += length;
     }
-    angles = parts.empty() ? torch::empty({0, options_.width / 2}) : torch::cat(parts);
+    angles = parts.empty() ? torch::empty({0, options_.width / 2}, torch::device(device)) : torch::cat(parts);
   } else {
+    if (fixed_.device() != device) fixed_ = fixed_.to(device);
     angles = angles_of(positions, fixed_);
   }
   const auto both = torch::cat({angles, angles}, 1).unsqueeze(1);  // (N, 1, D)

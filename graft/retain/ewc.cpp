@@ -37,11 +37,11 @@ Ewc::Ewc(const models::Model& model, Anchors anchors, double strength, std::stri
     const auto found = anchors.of.find(item.key());
     if (found == anchors.of.end() || found->second.at.sizes() != item.value().sizes()) continue;
     const auto& parameter = item.value();
-    GRAFT_ASSERT(parameter.is_contiguous() && parameter.device().is_cpu() &&
-                 parameter.scalar_type() == torch::kFloat32);
-    held_.push_back({item.key(), parameter, found->second.at.contiguous(),
-                     found->second.fisher.defined() ? found->second.fisher.contiguous() : Tensor()});
+    GRAFT_ASSERT(parameter.is_contiguous() && parameter.scalar_type() == torch::kFloat32);
+    const auto beside = [&](const Tensor& x) { return x.defined() ? x.to(parameter.device()).contiguous() : Tensor(); };
+    held_.push_back({item.key(), parameter, beside(found->second.at), beside(found->second.fisher)});
     const auto& held = held_.back();
+    if (!parameter.device().is_cpu()) continue;  // there add_gradients() goes by whole tensors
     // A row of a table is left out as a whole when nothing in it mattered.
     const auto rows = parameter.dim() > 1 ? parameter.size(0) : 1,
                width = parameter.numel() / std::max<int64_t>(1, rows);
@@ -66,8 +66,25 @@ Ewc::Ewc(const models::Model& model, Anchors anchors, double strength, std::stri
   partial_.resize(spans_.size());
 }
 
+/// As the loop of the CPU, in ATen's operations on whole tensors; one value comes back.
+double Ewc::add_gradients_on_device() {
+  Tensor sum;
+  for (auto& held : held_) {
+    if (!held.parameter.requires_grad()) continue;
+    auto& gradient = held.parameter.mutable_grad();
+    if (!gradient.defined()) gradient = torch::zeros_like(held.parameter);
+    const auto distance = held.parameter - held.at;
+    const auto weighted = held.fisher.defined() ? held.fisher * distance : distance;
+    gradient.add_(weighted, strength);
+    const auto part = (weighted * distance).sum();
+    sum = sum.defined() ? sum + part : part;
+  }
+  return sum.defined() ? 0.5 * strength * sum.item<double>() : 0;
+}
+
 double Ewc::add_gradients(const train::WholeStep&) {
   const torch::NoGradGuard no_grad;
+  if (strength != 0 && !held_.front().parameter.device().is_cpu()) return add_gradients_on_device();
   struct Pointers {
     float* gradient = nullptr;
     const float *theta = nullptr, *at = nullptr, *fisher = nullptr;

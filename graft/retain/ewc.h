@@ -27,6 +27,7 @@ class Ewc final : public train::LossTerm {
   double strength;
 
  private:
+  double add_gradients_on_device();
   /// Consecutive values of one parameter that are pulled.
   struct Span {
     size_t anchor;

@@ -6,6 +6,7 @@
 
 #include "graft/core/error.h"
 #include "graft/core/interrupt.h"
+#include "graft/models/device.h"
 #include "graft/models/lora.h"
 #include "graft/train/batches.h"
 
@@ -168,7 +169,8 @@ nn::MostLikely StoredAnswers::of(const std::vector<int64_t>& examples) const {
   for (const auto example : examples)
     for (int64_t i = 0; i < count_[example]; ++i) rows.push_back(start_[example] + i);
   const auto index = torch::tensor(rows, torch::kInt64);
-  return {all_.ids.index_select(0, index), all_.log_p.index_select(0, index), all_.log_rest.index_select(0, index)};
+  const auto of = [&](const Tensor& all) { return models::placed(all.index_select(0, index), models::compute_device()); };
+  return {of(all_.ids), of(all_.log_p), of(all_.log_rest)};
 }
 
 int64_t StoredAnswers::bytes() const {

@@ -144,7 +144,7 @@ std::vector<Generated> Generator::generate(const std::vector<std::string>& promp
 
   for (uint64_t step = 0; !running.empty(); ++step) {
     stop_if_interrupted();
-    const auto logits = model_.extend(next, cache).to(torch::kFloat32);
+    const auto logits = model_.extend(next, cache).to(torch::kCPU, torch::kFloat32);
     std::vector<int64_t> going;
     next.clear();
     for (size_t b = 0; b < running.size(); ++b) {

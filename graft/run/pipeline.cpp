@@ -8,11 +8,11 @@
 #include "graft/core/interrupt.h"
 #include "graft/core/process.h"
 #include "graft/core/random.h"
-#include "graft/core/threads.h"
 #include "graft/data/language/chat_template.h"
 #include "graft/finetune/schedule.h"
 #include "graft/io/commit.h"
 #include "graft/io/safetensors.h"
+#include "graft/models/device.h"
 #include "graft/models/lora.h"
 #include "graft/models/weight_type.h"
 #include "graft/report/journal.h"
@@ -22,6 +22,7 @@
 #include "graft/retain/lwf.h"
 #include "graft/run/export.h"
 #include "graft/run/find_source.h"
+#include "graft/run/machine.h"
 #include "graft/run/retention.h"
 #include "graft/run/selection.h"
 #include "graft/run/task_inputs.h"
@@ -91,6 +92,11 @@ struct Runner {
         GRAFT_CHECK(usage, saved_identity[key] == identity[key],
                     "{}: the {} has changed since the run was started, so it cannot be resumed. Start a new run.",
                     folder.string(), key);
+    if (saved_identity.contains("device") && saved_identity["device"] != identity["device"])
+      progress.line(
+          fmt::format("warning: the run was started on {} and goes on on {}; results will agree to rounding, not to the "
+                      "bit.",
+                      saved_identity["device"].get<std::string>(), identity["device"].get<std::string>()));
     if (saved_identity["threads"] != identity["threads"])
       progress.line(
           fmt::format("warning: the run was started with {} threads and goes on with {}; results will agree to "
@@ -696,14 +702,14 @@ struct Runner {
   }
 
   Json run(bool resume) {
-    at::set_num_threads(static_cast<int>(recipe.train.threads > 0 ? recipe.train.threads : available_cores()));
-    at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
-    at::globalContext().setDeterministicFillUninitializedMemory(false);
+    use_machine(recipe.train.threads, recipe.train.device);
     const bool begun = fs::exists(folder / "recipe.toml");
     GRAFT_CHECK(usage, resume || !begun, kHoldsARun, folder.string(), folder.string());
     start();
     identity["threads"] = at::get_num_threads();
-    if (recipe.train.precision == "bfloat16" && !__builtin_cpu_supports("avx512bf16"))
+    identity["device"] = models::device_name();
+    if (models::compute_device().is_cuda()) progress.line("computing on " + models::device_name());
+    else if (recipe.train.precision == "bfloat16" && !__builtin_cpu_supports("avx512bf16"))
       progress.line("note: this processor has no bfloat16 arithmetic; bfloat16 is slower here than float32.");
     identity["source"] = io::checkpoint_hash(io::read_checkpoint(origin.folder));
     if (resume) load_checkpoint();

@@ -8,13 +8,14 @@
 #include "graft/core/interrupt.h"
 #include "graft/core/process.h"
 #include "graft/core/random.h"
-#include "graft/core/threads.h"
 #include "graft/features/feed.h"
 #include "graft/finetune/schedule.h"
+#include "graft/models/device.h"
 #include "graft/models/lora.h"
 #include "graft/models/weight_type.h"
 #include "graft/nn/fresh.h"
 #include "graft/run/find_source.h"
+#include "graft/run/machine.h"
 #include "graft/run/memory.h"
 #include "graft/run/pipeline.h"
 #include "graft/run/selection.h"
@@ -37,8 +38,10 @@ constexpr int64_t kAdviceRank = 16;
 constexpr double kBudget = 1;  // seconds for one measurement
 
 double seconds_of(const std::function<void()>& work) {
+  models::wait_for_device();
   const auto start = Clock::now();
   work();
+  models::wait_for_device();
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
@@ -297,6 +300,7 @@ struct Planner {
   }
 
   int64_t available() const {
+    if (models::compute_device().is_cuda()) return models::device_room();
     const auto more = available_memory();
     return more > static_cast<uint64_t>(INT64_MAX / 2) ? INT64_MAX / 2 : static_cast<int64_t>(more + held_memory());
   }
@@ -555,7 +559,7 @@ struct Planner {
   Json run() {
     origin = find_source(recipe.source, recipe.sources, progress);
     room = available();
-    plan = {{"threads", at::get_num_threads()}, {"phases", Json::array()}};
+    plan = {{"threads", at::get_num_threads()}, {"device", models::device_name()}, {"phases", Json::array()}};
     if (purpose != Purpose::finetune && !recipe.adapt.corpus.empty()) adaptation();
     if (purpose != Purpose::adapt) finetuning();
     int64_t on_disk = 0;
@@ -584,11 +588,8 @@ struct Planner {
 }  // namespace
 
 Json plan_recipe(const Recipe& recipe, Purpose purpose, report::Progress& progress) {
-  at::set_num_threads(static_cast<int>(recipe.train.threads > 0 ? recipe.train.threads : available_cores()));
+  use_machine(recipe.train.threads, recipe.train.device);
   if (recipe.source == "auto") return plan_selection(recipe, progress);
-  // As a run has it: some operations have slower kernels then.
-  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
-  at::globalContext().setDeterministicFillUninitializedMemory(false);
   return Planner(recipe, purpose, progress).run();
 }
 

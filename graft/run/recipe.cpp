@@ -139,6 +139,10 @@ void check_train(const Recipe& r, Checks& c) {
   c.at_least("train.max_gradient_norm", 0, t.max_gradient_norm);
   c.one_of("train.precision", t.precision, {"float32", "bfloat16"});
   c.one_of("train.weights", t.weights, {"float32", "bfloat16", "bfloat16_stochastic"});
+  const bool gpu = t.device.starts_with("cuda:") && t.device.size() <= 7 && t.device.size() > 5 &&
+                   t.device.find_first_not_of("0123456789", 5) == std::string::npos;
+  c.expect(gpu || t.device == "auto" || t.device == "cpu" || t.device == "cuda", "train.device",
+           "auto, cpu, cuda or cuda:N", t.device);
   c.at_least("train.threads", 0, t.threads);
   c.one_of("features.precision", r.features.precision, {"float32", "bfloat16", "float16"});
   c.at_least("lora.rank", 0, r.lora.rank);

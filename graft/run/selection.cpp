@@ -10,13 +10,13 @@
 #include "graft/core/interrupt.h"
 #include "graft/core/process.h"
 #include "graft/core/random.h"
-#include "graft/core/threads.h"
 #include "graft/finetune/schedule.h"
 #include "graft/hub/http.h"
 #include "graft/models/lora.h"
 #include "graft/models/weight_type.h"
 #include "graft/run/find_source.h"
 #include "graft/run/image_task.h"
+#include "graft/run/machine.h"
 #include "graft/run/task_inputs.h"
 #include "graft/select/fetch.h"
 #include "graft/select/frozen_features.h"
@@ -692,7 +692,7 @@ Json plan_selection(const Recipe& recipe, report::Progress& progress) {
 }
 
 Json select_source(const Recipe& recipe, const fs::path& folder, bool ahead, report::Progress& progress) {
-  at::set_num_threads(static_cast<int>(recipe.train.threads > 0 ? recipe.train.threads : available_cores()));
+  use_machine(recipe.train.threads, recipe.train.device);
   return Selection(recipe, folder, ahead, progress).run();
 }
 

@@ -14,7 +14,7 @@ constexpr int64_t kBatch = 512;  // examples read at a time
 
 /// (B, C) from rows (N, C) or maps (B, C, H, W).
 Tensor pooled(const models::Rows& rows) {
-  auto values = rows.values.to(torch::kFloat32);
+  auto values = rows.values.to(torch::kCPU, torch::kFloat32);
   if (values.dim() > 2) values = values.flatten(2).mean(2);
   const auto B = static_cast<int64_t>(rows.lengths.size());
   if (values.size(0) == B) return values;
@@ -116,11 +116,11 @@ FrozenFeatures frozen_features(models::Model& model, const features::Feed& feed,
         labels.push_back(found.labels[i]);
       }
       for (const auto& [name, end] : ends)
-        parts.push_back(end.hidden.values.to(torch::kFloat32).index_select(0, torch::tensor(rows, torch::kInt64)));
+        parts.push_back(end.hidden.values.to(torch::kCPU, torch::kFloat32).index_select(0, torch::tensor(rows, torch::kInt64)));
     } else {
       for (const auto& [name, end] : ends) parts.push_back(pooled(end.hidden));
     }
-    values.push_back(torch::cat(parts, 1).cpu());
+    values.push_back(torch::cat(parts, 1));
     if (classifier) probabilities.push_back(classifier->forward(ends).at("logits").softmax(1).cpu());
   }
   FrozenFeatures result{.values = torch::cat(values)};

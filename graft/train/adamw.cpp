@@ -58,15 +58,18 @@ std::vector<Tensor> AdamW::gradients() {
   return all;
 }
 
-double AdamW::clip_gradients(double max_norm) {
+Tensor AdamW::clip_gradients(double max_norm) {
   const torch::NoGradGuard no_grad;
   const auto grads = gradients();
-  const auto norm = torch::stack(at::_foreach_norm(grads, 2, torch::kFloat32)).norm().item<double>();
-  if (max_norm > 0 && norm > max_norm) at::_foreach_mul_(grads, max_norm / (norm + 1e-6));
+  const auto norm = torch::stack(at::_foreach_norm(grads, 2, torch::kFloat32)).norm();
+  if (max_norm <= 0) return norm;
+  if (!norm.device().is_cpu()) at::_foreach_mul_(grads, (max_norm / (norm + 1e-6)).clamp_max(1));
+  else if (const auto value = norm.item<double>(); value > max_norm)
+    at::_foreach_mul_(grads, max_norm / (value + 1e-6));
   return norm;
 }
 
-void AdamW::step(double factor, uint64_t seed) {
+void AdamW::step(double factor, uint64_t seed, const std::optional<Tensor>& skip) {
   const torch::NoGradGuard no_grad;
   gradients();
   auto generator = at::make_generator<at::CPUGeneratorImpl>(seed);
@@ -74,7 +77,7 @@ void AdamW::step(double factor, uint64_t seed) {
     const auto fused = [&](at::TensorList parameters, at::TensorList grads, at::TensorList exp_avgs,
                            at::TensorList exp_avg_sqs, at::TensorList steps) {
       at::_fused_adamw_(parameters, grads, exp_avgs, exp_avg_sqs, {}, steps, set.learning_rate * factor, options_.beta1,
-                        options_.beta2, set.weight_decay, options_.epsilon, /*amsgrad=*/false, /*maximize=*/false);
+                        options_.beta2, set.weight_decay, options_.epsilon, /*amsgrad=*/false, /*maximize=*/false, {}, skip);
     };
     at::_foreach_add_(set.steps, 1);
     std::vector<Tensor> parameters, grads, exp_avgs, exp_avg_sqs, steps;

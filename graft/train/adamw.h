@@ -7,6 +7,7 @@
 #include <torch/types.h>
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,11 +28,13 @@ class AdamW {
   void add(const std::string& name, const Tensor& parameter, double learning_rate, double weight_decay);
 
   /// One step from the parameters' gradients, every learning rate times `factor` (the schedule). Undefined gradients count as
-  /// 0. Stochastic rounding draws from `seed`, which must be the step's own.
-  void step(double factor, uint64_t seed = 0);
+  /// 0. Stochastic rounding draws from `seed`, which must be the step's own. Where `skip`, a scalar on the parameters' device,
+  /// is 1, nothing changes, and nobody waits for it.
+  void step(double factor, uint64_t seed = 0, const std::optional<Tensor>& skip = {});
   void zero_grad();
-  /// Scales all gradients so that their common norm is at most `max_norm`; returns the norm before. 0 leaves them.
-  double clip_gradients(double max_norm);
+  /// Scales all gradients so that their common norm is at most `max_norm`; returns the norm before, a scalar on their
+  /// device, for which a GPU is not waited for. 0 leaves them.
+  Tensor clip_gradients(double max_norm);
 
   /// "<parameter>.exp_avg", ".exp_avg_sq", ".step" and, of bfloat16 parameters, ".master": for checkpoints.
   std::map<std::string, Tensor> state() const;

@@ -7,12 +7,14 @@
 #include <mutex>
 #include <set>
 
+#include "graft/models/device.h"
+
 namespace graft::train {
 
 struct Allocations::Counter : c10::MemoryReportingInfoBase {
   // Called from the threads that run a backward pass too.
   void reportMemoryUsage(void* address, int64_t bytes, size_t, size_t, c10::Device device) override {
-    if (!device.is_cpu()) return;
+    if (device.type() != models::compute_device().type()) return;
     const std::lock_guard lock(mutex);
     if (bytes > 0) mine.insert(address);
     else if (mine.erase(address) == 0) return;

@@ -7,7 +7,7 @@
 
 namespace graft::train {
 
-/// Counts what this thread allocates and frees on the CPU while it lives; what was there before does not count.
+/// Counts what this thread allocates and frees on the device that models compute on while it lives; what was there before does not count.
 class Allocations {
  public:
   Allocations();

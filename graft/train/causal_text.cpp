@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "graft/core/error.h"
+#include "graft/models/device.h"
 
 namespace graft::train {
 
@@ -25,7 +26,7 @@ std::map<std::string, Activations> CausalText::enter(const std::vector<int64_t>&
     labels.insert(labels.end(), row.begin(), row.end());
     lengths.push_back(static_cast<int64_t>(row.size()));
   }
-  x.kept["labels"] = {torch::tensor(labels, torch::kInt64).to(model_.device()), lengths};
+  x.kept["labels"] = {models::placed(torch::tensor(labels, torch::kInt64), model_.device()), lengths};
   return {{chain, std::move(x)}};
 }
 

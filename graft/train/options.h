@@ -15,6 +15,7 @@ struct TrainOptions {
   std::string precision = "float32";
   std::string weights = "float32";
   bool activation_checkpointing = false;
+  std::string device = "auto";
   int64_t threads = 0;
   double checkpoint_seconds = 20;
 
@@ -33,6 +34,7 @@ struct TrainOptions {
           "bfloat16_stochastic, without masters, rounded up or down by chance (Gupta et al. 2015)");
     field("activation_checkpointing", activation_checkpointing,
           "keep what enters a block and compute the block again for its gradient: less memory, a third more time");
+    field("device", device, "cpu; cuda, or cuda:1 for the second GPU; auto: the first GPU where one can be used");
     field("threads", threads, "0: as many as the machine or the container really has");
     field("checkpoint_seconds", checkpoint_seconds, "at the end of an epoch, save when the last saving is longer ago");
   }

@@ -93,6 +93,7 @@ void Phase::run(const PhaseHooks& hooks) {
         epoch_batches(train_, options_.batch_size, seed_of(seed_, {plan_.stage, plan_.name, "order"}, {epoch}));
     const auto steps = static_cast<int64_t>(batches.size());
     for (; state_.step < steps; ++state_.step) {
+      if (pending_signal()) settle();
       stop_if_interrupted();
       // One step ahead, so that the first step learns too.
       const double position =
@@ -116,7 +117,9 @@ void Phase::train_step(const std::vector<int64_t>& batch, double position, int64
   const double total = train_.weight(batch, epoch);
   if (total == 0) return;  // a batch without a single label or mask
   optimizer_.zero_grad();
+  const bool late = model_.device().is_cuda();
   double loss_sum = 0;
+  Tensor loss_there;
   uint64_t part = 0;
   for (const auto& examples : micro_batches(train_, batch, options_.micro_batch_tokens)) {
     torch::manual_seed(
@@ -143,17 +146,15 @@ void Phase::train_step(const std::vector<int64_t>& batch, double position, int64
         loss = loss + share;
       }
     }
-    loss_sum += loss.item<double>() * total;
-    if (!std::isfinite(loss_sum)) {
-      const auto block = first_bad_block(model_, train_, examples, epoch);
-      fail(Kind::numerical,
-           "{}, epoch {}, step {}: the loss is {}. The first values that are not finite come from: {}. The best "
-           "weights so far are "
-           "in the run's newest checkpoint; lower the learning rate of this phase, or train in float32.",
-           plan_.name, state_.epoch + 1, state_.step + 1, loss_sum, block);
+    if (late) {
+      loss_there = loss_there.defined() ? loss_there + loss.detach() : loss.detach();
+    } else {
+      loss_sum += loss.item<double>() * total;
+      if (!std::isfinite(loss_sum)) count(loss_sum, 0, 0, examples, state_.step);
     }
     loss.backward();
   }
+  double terms = 0;
   for (size_t i = 0; i < terms_.size(); ++i) {
     const Timed timed(term_seconds_[i]);
     const auto seed = seed_of(seed_, {plan_.stage, plan_.name, "term", terms_[i]->name()},
@@ -161,21 +162,52 @@ void Phase::train_step(const std::vector<int64_t>& batch, double position, int64
     const auto value = terms_[i]->add_gradients({model_, epoch, state_.step, steps, static_cast<int64_t>(batch.size()),
                                                  seed, options_.precision == "bfloat16"});
     term_sums_[i] += value;
-    loss_sum += total * value;
+    terms += total * value;
   }
-  const double norm = optimizer_.clip_gradients(options_.max_gradient_norm);
+  const auto norm = optimizer_.clip_gradients(options_.max_gradient_norm);
+  const double warmup = plan_.warmup_fraction.value_or(options_.warmup_fraction);
+  const double factor = plan_.cosine ? cosine_warmup_decay(position, warmup) : linear_warmup_decay(position, warmup);
+  const auto rounding =
+      seed_of(seed_, {plan_.stage, plan_.name, "rounding"}, {epoch, static_cast<uint64_t>(state_.step)});
+  if (!late) {
+    count(loss_sum + terms, total, norm.item<double>(), batch, state_.step);
+    optimizer_.step(factor, rounding);
+    return;
+  }
+  const auto bad = (loss_there + norm).isfinite().logical_not().to(torch::kFloat32);
+  optimizer_.step(factor, rounding, bad);
+  OnItsWay next{LateValues({loss_there, norm}), total, terms, batch, state_.step};
+  settle();
+  on_its_way_ = std::move(next);
+}
+
+/// Adds a step to the epoch's loss, if loss and norm are finite.
+void Phase::count(double loss_sum, double weight, double norm, const std::vector<int64_t>& batch, int64_t step) {
+  if (!std::isfinite(loss_sum))
+    fail(Kind::numerical,
+         "{}, epoch {}, step {}: the loss is {}. The first values that are not finite come from: {}. The best "
+         "weights so far are "
+         "in the run's newest checkpoint; lower the learning rate of this phase, or train in float32.",
+         plan_.name, state_.epoch + 1, step + 1, loss_sum,
+         first_bad_block(model_, train_, batch, static_cast<uint64_t>(state_.epoch)));
   GRAFT_CHECK(numerical, std::isfinite(norm),
               "{}, epoch {}, step {}: the gradients are not finite while the loss is. The best weights so far are in "
               "the run's newest checkpoint; lower the learning rate of this phase, or train in float32.",
-              plan_.name, state_.epoch + 1, state_.step + 1);
-  const double warmup = plan_.warmup_fraction.value_or(options_.warmup_fraction);
-  optimizer_.step(plan_.cosine ? cosine_warmup_decay(position, warmup) : linear_warmup_decay(position, warmup),
-                  seed_of(seed_, {plan_.stage, plan_.name, "rounding"}, {epoch, static_cast<uint64_t>(state_.step)}));
+              plan_.name, state_.epoch + 1, step + 1);
   state_.loss_sum += loss_sum;
-  state_.weight_sum += total;
+  state_.weight_sum += weight;
+}
+
+void Phase::settle() {
+  if (!on_its_way_) return;
+  const auto step = std::move(*on_its_way_);
+  on_its_way_.reset();
+  const auto values = step.values.get();
+  count(values[0] * step.weight + step.terms, step.weight, values[1], step.batch, step.step);
 }
 
 void Phase::finish_epoch(const PhaseHooks& hooks) {
+  settle();
   const auto predictions = this->predictions();
   const double value = metric_of(plan_.metric, predictions);
   const double sign = smaller_is_better(plan_.metric) ? -1 : 1;

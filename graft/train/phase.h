@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "graft/train/adamw.h"
+#include "graft/train/late_values.h"
 #include "graft/train/loss_term.h"
 #include "graft/train/options.h"
 
@@ -81,6 +82,8 @@ class Phase {
 
  private:
   void train_step(const std::vector<int64_t>& batch, double position, int64_t steps);
+  void count(double loss_sum, double weight, double norm, const std::vector<int64_t>& batch, int64_t step);
+  void settle();  // counts the step that is still on its way
   void finish_epoch(const PhaseHooks& hooks);
   std::map<std::string, Tensor> weights() const;  // views
   void keep_best();
@@ -97,6 +100,16 @@ class Phase {
   AdamW optimizer_;
   PhaseState state_;
   std::map<std::string, Tensor> best_;
+
+  /// On a GPU, loss and norm of a step are read while the next one is computed. A step that is not finite changes nothing,
+  /// so it is not too late then.
+  struct OnItsWay {
+    LateValues values;  // the loss, and the norm of the gradients
+    double weight = 0, terms = 0;
+    std::vector<int64_t> batch;
+    int64_t step = 0;
+  };
+  std::optional<OnItsWay> on_its_way_;
 };
 
 }  // namespace graft::train

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "graft/core/random.h"
+#include "graft/models/device.h"
 
 namespace graft::train {
 
@@ -94,10 +95,10 @@ Tensor Supervised::loss_of(const Outputs& outputs, const std::vector<int64_t>& e
   const auto device = logits.device();
   if (task_ == "tokens") {
     const auto [rows, labels] = labelled_tokens(examples);
-    const auto chosen = logits.index_select(0, torch::tensor(rows, torch::kInt64).to(device));
-    return at::cross_entropy_loss(chosen, torch::tensor(labels, torch::kInt64).to(device), {}, at::Reduction::Sum);
+    const auto chosen = logits.index_select(0, models::placed(torch::tensor(rows, torch::kInt64), device));
+    return at::cross_entropy_loss(chosen, models::placed(torch::tensor(labels, torch::kInt64), device), {}, at::Reduction::Sum);
   }
-  const auto target = target_tensor(examples).to(device);
+  const auto target = models::placed(target_tensor(examples), device);
   if (task_ == "regression") return (logits.squeeze(1) - target).square().sum();
   if (task_ == "multilabel")  // transformers averages over the labels too
     return at::binary_cross_entropy_with_logits(logits, target, {}, {}, at::Reduction::Sum) / logits.size(1);

@@ -1,0 +1,38 @@
+// Where models compute: the CPU, or a CUDA device where libtorch's CUDA library and a GPU are found.
+#pragma once
+
+#include <string>
+
+#include "graft/models/activations.h"
+
+namespace graft::models {
+
+/// Opens what a recipe's train.device names: "cpu"; "cuda" or "cuda:1"; "auto" is the first CUDA device where
+/// libtorch_cuda.so can be opened and a GPU answers, else the CPU. From then on load() and random_copy() place models there:
+/// like the number of threads, the device is one for the process. Float32 stays float32 on it (no TF32).
+/// Throws Kind::usage: CUDA is asked for and cannot be had; the sentence says what is missing.
+torch::Device compute_on(const std::string& wanted);
+
+/// What compute_on() chose; the CPU before.
+torch::Device compute_device();
+
+/// "cpu" or "cuda:0".
+std::string device_name();
+
+/// Bytes that are free on the CUDA device.
+int64_t device_room();
+
+/// Returns when all that was asked of the device is computed: before a clock is read.
+void wait_for_device();
+
+/// A tensor of the CPU on `device`. CUDA gets it from pinned memory and nobody waits for it.
+Tensor placed(const Tensor& tensor, torch::Device device);
+
+/// An empty tensor of the CPU whose bytes go to `device` soonest: pinned for CUDA.
+Tensor empty_for(torch::Device device, c10::IntArrayRef shape, torch::Dtype type);
+
+/// Moves all parameters and buffers of a model to compute_device(), tied ones together.
+struct Model;
+void place(Model& model);
+
+}  // namespace graft::models
