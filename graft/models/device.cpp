@@ -84,11 +84,11 @@ Tensor empty_for(torch::Device device, c10::IntArrayRef shape, torch::Dtype type
   return torch::empty(shape, torch::TensorOptions().dtype(type).pinned_memory(device.is_cuda()));
 }
 
-void place(Model& model) {
-  if (model.device() == chosen) return;
+void put_on_device(Model& model) {
   const torch::NoGradGuard no_grad;
   for (auto items : {model.parameters_by_key(), model.buffers_by_key()})
-    for (auto& item : items) item.value().set_data(item.value().to(chosen));
+    for (auto& item : items)
+      if (item.value().device() != chosen) item.value().set_data(item.value().to(chosen));
 }
 
 }  // namespace graft::models

@@ -33,6 +33,6 @@ Tensor empty_for(torch::Device device, c10::IntArrayRef shape, torch::Dtype type
 
 /// Moves all parameters and buffers of a model to compute_device(), tied ones together.
 struct Model;
-void place(Model& model);
+void put_on_device(Model& model);
 
 }  // namespace graft::models

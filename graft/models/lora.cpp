@@ -103,7 +103,9 @@ std::vector<std::string> attach_lora(Model& model, const LoraOptions& options, u
   for (const auto& path : chosen) {
     const auto& layer = layers.at(path);
     const auto group = model.group_of(path + ".weight");
-    layer->attach(std::make_shared<Lora>(layer->weight.size(1), layer->weight.size(0), options));
+    const auto adapter = std::make_shared<Lora>(layer->weight.size(1), layer->weight.size(0), options);
+    adapter->to(layer->weight.device());
+    layer->attach(adapter);
     groups[group].name = group + " adapters";
     groups[group].prefixes.push_back(path + kLevel);
   }

@@ -150,7 +150,7 @@ Loaded load(const Source& source, const Task& task, uint64_t seed, bool keep_hea
       loaded.report.key_in_file[key] = key;
     }
   }
-  place(*loaded.model);
+  put_on_device(*loaded.model);
   return loaded;
 }
 
@@ -161,7 +161,7 @@ std::shared_ptr<Model> random_copy(const Source& source, const Task& task, uint6
   keep_weights_as(*copy, weights, false);
   for (const auto& items : {copy->parameters_by_key(), copy->buffers_by_key()})
     for (const auto& item : items) values.draw(item.value());
-  place(*copy);
+  put_on_device(*copy);
   copy->name += ", random weights";
   return copy;
 }

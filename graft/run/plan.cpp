@@ -353,7 +353,8 @@ struct Planner {
     const bool loads = bytes_of_weights(memory) < room;
     const auto loaded = loads ? models::load(source, task, seed_of(recipe.seed, {"adapt", "head"}), true, weights())
                               : models::Loaded{outline(source, task, weights()), {}};
-    if (recipe.lora.rank > 0) models::attach_lora(*loaded.model, recipe.lora, seed_of(recipe.seed, {"adapt", "lora"}));
+    if (recipe.lora.rank > 0)
+      models::attach_lora(*loaded.model, recipe.lora, seed_of(recipe.seed, {"adapt", "lora"}), loaded.report.fresh);
     const auto before_data = held_memory();
     const auto objective = kind->objective(*loaded.model, source, recipe.adapt, recipe.seed, [](int64_t, int64_t) {});
     memory.process += added_since(before_data);
@@ -398,7 +399,8 @@ struct Planner {
         loads ? models::load(source, task, seed_of(recipe.seed, {"finetune", "head"}), keep_head, weights())
               : models::Loaded{outline(source, task, weights()), {}};
     auto& model = *loaded.model;
-    if (recipe.lora.rank > 0) models::attach_lora(model, recipe.lora, seed_of(recipe.seed, {"finetune", "lora"}));
+    if (recipe.lora.rank > 0)
+      models::attach_lora(model, recipe.lora, seed_of(recipe.seed, {"finetune", "lora"}), loaded.report.fresh);
     const auto before_data = held_memory();
     Wanted wanted{.split = "training", .task = dataset.task};
     if (recipe.data.bad_rows == "skip") wanted.bad_rows = data::BadRows::skip;

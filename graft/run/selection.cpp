@@ -104,7 +104,7 @@ struct Opened {
                           models::label_names(source.config) == dataset.label_names,
                           models::weight_type_named(recipe.train.weights));
     if (recipe.lora.rank > 0)
-      models::attach_lora(*loaded.model, recipe.lora, seed_of(recipe.seed, {"finetune", "lora"}));
+      models::attach_lora(*loaded.model, recipe.lora, seed_of(recipe.seed, {"finetune", "lora"}), loaded.report.fresh);
     loaded.model->unfreeze_only({"head"});
     loaded.model->eval();
   }

@@ -48,7 +48,7 @@ class GpuModels : public Gpu, public testing::WithParamInterface<std::string> {}
 TEST_P(GpuModels, LossAndGradientsAreThoseOfTheCpu) {
   const auto learn = [&](bool gpu) {
     Case c(GetParam(), 1, 0.0);
-    if (gpu) models::place(*c.model);
+    if (gpu) models::put_on_device(*c.model);
     c.model->unfreeze_only(c.model->all_groups());
     c.model->eval();
     const features::Feed feed(*c.model, *c.inputs);
@@ -109,7 +109,7 @@ TEST_F(Gpu, EwcPullsAsOnTheCpu) {
       const torch::NoGradGuard no_grad;
       for (auto& item : c.model->parameters_by_key()) item.value() += 0.1 * torch::randn(item.value().sizes());
     }
-    if (gpu) models::place(*c.model);
+    if (gpu) models::put_on_device(*c.model);
     retain::Ewc ewc(*c.model, anchors, 7);
     const double value = ewc.add_gradients({.model = *c.model, .epoch = 0, .step = 0, .steps = 1, .examples = 1, .seed = 1});
     std::vector<Tensor> gradients{torch::tensor(value)};
@@ -144,7 +144,7 @@ struct Poisoned final : Through {
 
 TEST_F(Gpu, ALossThatIsNotANumberLeavesTheWeightsOfTheStepBefore) {
   Case c("bert_classification", 1, 0.0);
-  models::place(*c.model);
+  models::put_on_device(*c.model);
   const features::Feed feed(*c.model, *c.inputs), validation_feed(*c.model, *c.validation_inputs);
   const auto plain = c.stream(feed);
   const auto validation = c.validation(validation_feed);
