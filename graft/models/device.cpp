@@ -3,6 +3,7 @@
 #include <ATen/Context.h>
 #include <ATen/DeviceAccelerator.h>
 #include <dlfcn.h>
+#include <torch/cuda.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -32,8 +33,7 @@ std::string missing_for_cuda() {
                          "packages and give its torch/lib folder in LD_LIBRARY_PATH",
                          why ? why : beside);
     }
-    if (!at::globalContext().hasCUDA() || at::globalContext().device_count(at::kCUDA) == 0)
-      return "the driver finds no GPU";
+    if (torch::cuda::device_count() == 0) return "the driver finds no GPU";
     return {};
   }();
   return missing;
@@ -50,9 +50,9 @@ torch::Device compute_on(const std::string& wanted) {
     return chosen;
   }
   const auto device = torch::Device(wanted == "auto" ? "cuda:0" : wanted == "cuda" ? "cuda:0" : wanted);
-  GRAFT_CHECK(usage, device.index() < static_cast<int>(at::globalContext().device_count(at::kCUDA)),
-              "train.device is {}, but only {} GPUs are found; they are counted from 0.", wanted,
-              static_cast<int>(at::globalContext().device_count(at::kCUDA)));
+  const auto count = static_cast<int>(torch::cuda::device_count());
+  GRAFT_CHECK(usage, device.index() < count, "train.device is {}, but only {} GPUs are found; they are counted from 0.",
+              wanted, count);
   at::accelerator::setDeviceIndex(device.index());
   at::globalContext().setAllowTF32CuDNN(false);
   at::globalContext().setAllowTF32CuBLAS(false);

@@ -79,7 +79,8 @@ void AdamW::step(double factor, uint64_t seed, const std::optional<Tensor>& skip
       at::_fused_adamw_(parameters, grads, exp_avgs, exp_avg_sqs, {}, steps, set.learning_rate * factor, options_.beta1,
                         options_.beta2, set.weight_decay, options_.epsilon, /*amsgrad=*/false, /*maximize=*/false, {}, skip);
     };
-    at::_foreach_add_(set.steps, 1);
+    if (skip) at::_foreach_add_(set.steps, 1 - *skip);
+    else at::_foreach_add_(set.steps, 1);
     std::vector<Tensor> parameters, grads, exp_avgs, exp_avg_sqs, steps;
     for (size_t i = 0; i < set.parameters.size(); ++i) {
       auto& parameter = set.parameters[i];

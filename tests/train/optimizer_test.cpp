@@ -70,7 +70,7 @@ TEST(AdamW, AnUndefinedGradientCountsAsZero) {
   optimizer.add("p", p, 0.1, 0.5);
   optimizer.step(1);
   EXPECT_NEAR(at(p, 0), 0.95, 1e-6) << "weight decay alone";
-  EXPECT_EQ(optimizer.clip_gradients(1), 0);
+  EXPECT_EQ(optimizer.clip_gradients(1).item<double>(), 0);
 }
 
 TEST(AdamW, ClipsTheCommonNorm) {
@@ -80,12 +80,12 @@ TEST(AdamW, ClipsTheCommonNorm) {
   optimizer.add("b", b, 0.2, 0);
   set_gradient(a, {2, 3});
   set_gradient(b, {6});
-  EXPECT_NEAR(optimizer.clip_gradients(0), 7, 1e-6);
+  EXPECT_NEAR(optimizer.clip_gradients(0).item<double>(), 7, 1e-6);
   EXPECT_EQ(at(b.grad(), 0), 6);
-  EXPECT_NEAR(optimizer.clip_gradients(3.5), 7, 1e-6);
+  EXPECT_NEAR(optimizer.clip_gradients(3.5).item<double>(), 7, 1e-6);
   EXPECT_NEAR(at(a.grad(), 0), 1, 1e-6);
   EXPECT_NEAR(at(b.grad(), 0), 3, 1e-6);
-  EXPECT_NEAR(optimizer.clip_gradients(3.6), 3.5, 1e-6);
+  EXPECT_NEAR(optimizer.clip_gradients(3.6).item<double>(), 3.5, 1e-6);
   EXPECT_NEAR(at(b.grad(), 0), 3, 1e-6) << "a smaller norm stays";
   optimizer.zero_grad();
   EXPECT_FALSE(a.grad().defined());
