@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "graft/models/device.h"
+
 namespace graft::features {
 
 void Feed::use(const std::string& chain, int64_t boundary, Store store) {
@@ -34,7 +36,8 @@ models::Activations Feed::enter(const std::string& chain, int64_t boundary, cons
   for (int64_t from = boundary; from > 0; --from) {
     const auto found = stores_.find({chain, from});
     if (found == stores_.end()) continue;
-    auto x = found->second.read(examples, model_.device());
+    const bool for_head = boundary == static_cast<int64_t>(model_.chain(chain).blocks.size()) && from == boundary;
+    auto x = found->second.read(examples, for_head ? models::head_device(model_) : model_.device());
     if (from == boundary) return x;
     return model_.forward(chain, from, boundary, with_upstream(from, std::move(x)), reads);
   }

@@ -10,6 +10,7 @@
 #include "graft/finetune/verdict.h"
 #include "graft/io/fields.h"
 #include "graft/io/file.h"
+#include "graft/models/device.h"
 #include "graft/train/batch_norm_statistics.h"
 
 namespace graft::finetune {
@@ -469,6 +470,13 @@ struct Schedule::Machine {
                                      norms, s.train.inputs->size()));
   }
 
+  /// Whether the head finds all that it reads in stores.
+  static bool reads_stores_alone(const models::Model& model, const features::Feed& feed) {
+    return std::all_of(model.chains.begin(), model.chains.end(), [&](const auto& chain) {
+      return feed.stored(chain.name, static_cast<int64_t>(chain.blocks.size()));
+    });
+  }
+
   void head() {
     estimate_statistics();
     hooks.progress->title(fmt::format("Phase 1: the head only ({} settings)", trials.size()));
@@ -477,6 +485,9 @@ struct Schedule::Machine {
     measure_source();
     quiet_epochs = trials.size() > 1;
     const auto frozen = frozen_hash();
+    std::optional<models::HeadOnCpu> on_cpu;
+    if (s.terms.empty() && reads_stores_alone(s.model, train_feed) && reads_stores_alone(s.model, validation_feed))
+      on_cpu.emplace(s.model);
     for (; state.trial < static_cast<int64_t>(trials.size()); ++state.trial) {
       if (!state.in_phase) {
         put(head_start);
@@ -507,6 +518,7 @@ struct Schedule::Machine {
       break;
     }
     quiet_epochs = false;
+    on_cpu.reset();
     expect_unchanged("head", frozen);
     put(best_head);
     state.metric = state.after_head = state.best_trial_metric;
@@ -548,6 +560,8 @@ struct Schedule::Machine {
     const Supervised stream(model, feed, s.task, s.label_names, some.targets, some.split.alignment.first_tokens);
     const Supervised judge_stream(model, judged_feed, s.task, s.label_names, judged.targets,
                                   judged.split.alignment.first_tokens);
+    std::optional<models::HeadOnCpu> on_cpu;
+    if (reads_stores_alone(model, feed) && reads_stores_alone(model, judged_feed)) on_cpu.emplace(model);
     const auto trained = started_head_phase(state.best_trial, stream, judge_stream, model, name);
     trained->run({});
     trained->restore_best();

@@ -22,7 +22,6 @@ std::string missing_for_cuda() {
   static const std::string missing = []() -> std::string {
     if (!dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL))
       return "no NVIDIA driver is installed (libcuda.so.1 is not found)";
-    ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);  // without it cuBLAS does not repeat its sums in one order
     Dl_info engine;
     std::string beside;
     if (dladdr(reinterpret_cast<const void*>(&at::globalContext), &engine) && engine.dli_fname)
@@ -34,6 +33,13 @@ std::string missing_for_cuda() {
                          why ? why : beside);
     }
     if (torch::cuda::device_count() == 0) return "the driver finds no GPU";
+    // Deterministic sums of cuBLAS are taken for granted when this is set, which libtorch asks for once. While it is set,
+    // libtorch parses it by a regular expression in every product, a fifth of a step's time.
+    if (!::getenv("CUBLAS_WORKSPACE_CONFIG")) {
+      ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 1);
+      at::globalContext().alertCuBLASConfigNotDeterministic();
+      ::unsetenv("CUBLAS_WORKSPACE_CONFIG");
+    }
     return {};
   }();
   return missing;
@@ -89,6 +95,38 @@ void put_on_device(Model& model) {
   for (auto items : {model.parameters_by_key(), model.buffers_by_key()})
     for (auto& item : items)
       if (item.value().device() != chosen) item.value().set_data(item.value().to(chosen));
+}
+
+namespace {
+
+constexpr int64_t kSmallHead = 1 << 22;  // weights
+
+void move_to(Head& head, torch::Device device) {
+  const torch::NoGradGuard no_grad;
+  for (auto items : {head.named_parameters(), head.named_buffers()})
+    for (auto& item : items) {
+      item.value().mutable_grad() = Tensor();
+      item.value().set_data(item.value().to(device));
+    }
+}
+
+}  // namespace
+
+torch::Device head_device(const Model& model) {
+  const auto own = model.head ? model.head->parameters() : std::vector<Tensor>();
+  return own.empty() ? model.device() : own.front().device();
+}
+
+HeadOnCpu::HeadOnCpu(Model& model) : back_(model.device()) {
+  int64_t weights = 0;
+  for (const auto& parameter : model.head->parameters()) weights += parameter.numel();
+  if (back_.is_cpu() || !model.head->uses().empty() || weights > kSmallHead) return;
+  head_ = model.head;
+  move_to(*head_, torch::kCPU);
+}
+
+HeadOnCpu::~HeadOnCpu() {
+  if (head_) move_to(*head_, back_);
 }
 
 }  // namespace graft::models

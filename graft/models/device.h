@@ -1,6 +1,7 @@
 // Where models compute: the CPU, or a CUDA device where libtorch's CUDA library and a GPU are found.
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "graft/models/activations.h"
@@ -31,8 +32,28 @@ Tensor placed(const Tensor& tensor, torch::Device device);
 /// An empty tensor of the CPU whose bytes go to `device` soonest: pinned for CUDA.
 Tensor empty_for(torch::Device device, c10::IntArrayRef shape, torch::Dtype type);
 
-/// Moves all parameters and buffers of a model to compute_device(), tied ones together.
 struct Model;
+struct Head;
+
+/// Moves all parameters and buffers of a model to compute_device(), tied ones together.
 void put_on_device(Model& model);
+
+/// Where the head computes: the model's device, but for a HeadOnCpu.
+torch::Device head_device(const Model& model);
+
+/// While it lives, a small head of a model on a GPU computes on the CPU. The steps of a head phase that reads stored features
+/// are so small that a GPU would be launched at for longer than it computes. A head that uses weights of the blocks, or is
+/// large, stays.
+class HeadOnCpu {
+ public:
+  explicit HeadOnCpu(Model& model);
+  ~HeadOnCpu();
+  HeadOnCpu(const HeadOnCpu&) = delete;
+  HeadOnCpu& operator=(const HeadOnCpu&) = delete;
+
+ private:
+  std::shared_ptr<Head> head_;  // null: it stayed
+  torch::Device back_;
+};
 
 }  // namespace graft::models

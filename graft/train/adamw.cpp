@@ -100,6 +100,13 @@ void AdamW::step(double factor, uint64_t seed, const std::optional<Tensor>& skip
   }
 }
 
+void AdamW::follow_parameters() {
+  for (auto& set : sets_)
+    for (size_t i = 0; i < set.parameters.size(); ++i)
+      for (auto* moment : {&set.exp_avgs[i], &set.exp_avg_sqs[i], &set.steps[i], &set.masters[i]})
+        if (moment->defined()) *moment = moment->to(set.parameters[i].device());
+}
+
 void AdamW::zero_grad() {
   for (auto& set : sets_)
     for (auto& parameter : set.parameters) parameter.mutable_grad() = Tensor();

@@ -32,6 +32,8 @@ class AdamW {
   /// is 1, nothing changes, and nobody waits for it.
   void step(double factor, uint64_t seed = 0, const std::optional<Tensor>& skip = {});
   void zero_grad();
+  /// Moves the moments to where their parameters are now.
+  void follow_parameters();
   /// Scales all gradients so that their common norm is at most `max_norm`; returns the norm before, a scalar on their
   /// device, for which a GPU is not waited for. 0 leaves them.
   Tensor clip_gradients(double max_norm);

@@ -7,6 +7,7 @@
 #include "graft/core/interrupt.h"
 #include "graft/core/random.h"
 #include "graft/io/fields.h"
+#include "graft/models/device.h"
 #include "graft/train/batches.h"
 #include "graft/train/schedule.h"
 
@@ -87,6 +88,7 @@ void Phase::keep_best() {
 
 void Phase::run(const PhaseHooks& hooks) {
   model_.train();
+  optimizer_.follow_parameters();  // a head may have been moved since
   while (!state_.done) {
     const auto epoch = static_cast<uint64_t>(state_.epoch);
     const auto batches =
@@ -117,7 +119,7 @@ void Phase::train_step(const std::vector<int64_t>& batch, double position, int64
   const double total = train_.weight(batch, epoch);
   if (total == 0) return;  // a batch without a single label or mask
   optimizer_.zero_grad();
-  const bool late = model_.device().is_cuda();
+  const bool late = models::head_device(model_).is_cuda();
   double loss_sum = 0;
   Tensor loss_there;
   uint64_t part = 0;

@@ -1,6 +1,8 @@
 // What a GPU computes is what the CPU computes: every model with its loss and gradients, attention in one kernel, EWC, and
 // a step that is not finite. Skipped where libtorch finds none.
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
 
 #include "graft/models/device.h"
 #include "graft/nn/attention.h"
@@ -8,6 +10,7 @@
 #include "graft/retain/ewc.h"
 #include "graft/train/adamw.h"
 #include "graft/train/phase.h"
+#include "tests/cli/program.h"
 #include "tests/fixtures.h"
 #include "tests/models/cases.h"
 #include "tests/train/streams.h"
@@ -118,6 +121,39 @@ TEST_F(Gpu, EwcPullsAsOnTheCpu) {
   };
   const auto here = pull(false), there = pull(true);
   for (size_t i = 0; i < here.size(); ++i) EXPECT_LE(difference(there[i], here[i]), 1e-5);
+}
+
+TEST_F(Gpu, ASmallHeadMayComputeOnTheCpuAndComesBack) {
+  Case c("bert_classification", 1, 0.0), tied("bert_masked_lm", 1, 0.0);
+  models::put_on_device(*c.model);
+  models::put_on_device(*tied.model);
+  {
+    const models::HeadOnCpu here(*c.model), stays(*tied.model);
+    EXPECT_TRUE(models::head_device(*c.model).is_cpu());
+    EXPECT_TRUE(c.model->device().is_cuda());
+    EXPECT_TRUE(models::head_device(*tied.model).is_cuda()) << "it uses the embeddings";
+  }
+  EXPECT_TRUE(models::head_device(*c.model).is_cuda());
+}
+
+TEST_F(Gpu, ARunOfAllStagesIsResumedToTheSameBytes) {
+  const Scratch scratch;
+  const auto arguments = [&](const std::string& out) {
+    auto all = short_run(scratch, out);
+    all.insert(all.end(), {"--set", "train.device=cuda"});
+    return all;
+  };
+  const auto unbroken = graft(arguments("unbroken"));
+  ASSERT_EQ(unbroken.code, 0) << unbroken.err;
+  Started killed(arguments("killed"));
+  const auto journal = scratch / "killed/journal.jsonl";
+  const auto after_head = [&] { return fs::exists(journal) && read_text(journal).find("phase_end") != std::string::npos; };
+  while (!killed.ended() && !after_head()) usleep(10000);
+  killed.send(SIGKILL);
+  killed.finish();
+  const auto resumed = graft({"run", "--resume", (scratch / "killed").string()});
+  ASSERT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_EQ(run_fingerprint(scratch / "killed"), run_fingerprint(scratch / "unbroken"));
 }
 
 TEST_F(Gpu, AStepThatIsToldToSkipChangesNothing) {
