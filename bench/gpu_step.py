@@ -41,7 +41,7 @@ def graft_side(place, shape, epochs, head):
     phases = {event["phase"]: event for event in events(folder, "phase_end")}
     if not epochs:
         return {"seconds": phases["head"]["seconds"], "capture_seconds": phases["head"]["capture"]["seconds"],
-                "epoch_seconds": min(event["seconds"] for event in events(folder, "epoch") if event["phase"] == "head")}
+                "epoch_seconds": min(event["seconds"] for event in events(folder, "epoch") if event["phase"].startswith("head"))}
     return {"epoch_seconds": [event["seconds"] for event in events(folder, "epoch") if event["phase"] == "full"]}
 
 
