@@ -231,7 +231,8 @@ int launch(int argc, char** argv) {
   }
 
   for (auto* command : {&evaluate, &predict, &forward, &check, &measure, &fisher})
-    command->add_option("--device", a.device, "cpu; cuda, or cuda:1 for the second GPU; auto: a GPU where one can be used");
+    command->add_option("--device", a.device,
+                        "cpu; cuda, or cuda:1 for the second GPU; auto: a GPU where one can be used");
 
   graft::cli::PullArguments wish;
   auto& pull = *app.add_subcommand("pull", "downloads a source into the cache; goes on where it was stopped");

@@ -82,7 +82,8 @@ std::map<std::string, train::Activations> CausalLm::enter(const std::vector<int6
       labels.push_back(-100);
     }
   auto x = features::text_batch(model_, ids, ids);  // decoders have no token types, so any will do
-  x.kept["labels"] = {models::placed(torch::tensor(labels, torch::kInt64), model_.device()), x.kept.at("input_ids").lengths};
+  x.kept["labels"] = {models::placed(torch::tensor(labels, torch::kInt64), model_.device()),
+                      x.kept.at("input_ids").lengths};
   const auto& chain = model_.chains.front().name;
   if (const auto boundary = model_.boundary(chain); boundary > 0) {
     const torch::NoGradGuard no_grad;

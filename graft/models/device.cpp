@@ -28,9 +28,10 @@ std::string missing_for_cuda() {
       beside = (std::filesystem::path(engine.dli_fname).parent_path() / "libtorch_cuda.so").string();
     if (!dlopen(beside.c_str(), RTLD_NOW | RTLD_GLOBAL) && !dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL)) {
       const auto* why = dlerror();
-      return fmt::format("libtorch's CUDA library cannot be opened ({}); install the torch wheel with its nvidia "
-                         "packages and give its torch/lib folder in LD_LIBRARY_PATH",
-                         why ? why : beside);
+      return fmt::format(
+          "libtorch's CUDA library cannot be opened ({}); install the torch wheel with its nvidia "
+          "packages and give its torch/lib folder in LD_LIBRARY_PATH",
+          why ? why : beside);
     }
     if (torch::cuda::device_count() == 0) return "the driver finds no GPU";
     return {};

@@ -58,7 +58,7 @@ Unpadded unpad(Model& model, const Named& inputs) {
     GRAFT_CHECK(data, lengths[b] > 0, "attention_mask: row {} masks every token; remove the row.", b);
   Unpadded result;
   result.places = mask.flatten().nonzero().flatten();
-  const auto rows = [&](const Tensor& x) { 
+  const auto rows = [&](const Tensor& x) {
     return Rows{placed(x.flatten().index_select(0, result.places), compute_device()), lengths};
   };
   result.batch.kept = {{"input_ids", rows(ids)}, {"token_type_ids", rows(types)}, {"position_ids", rows(positions)}};
@@ -93,7 +93,8 @@ Activations through_blocks(Model& model, Activations x, std::map<std::string, Te
   const auto& chain = model.chains.front();
   for (size_t i = 0; i < chain.blocks.size(); ++i) {
     x = model.forward(chain.name, i, i + 1, std::move(x), {});
-    if (chain.blocks[i].name != "norm") states["hidden_states." + std::to_string(i)] = by_image(x.hidden).detach().cpu();
+    if (chain.blocks[i].name != "norm")
+      states["hidden_states." + std::to_string(i)] = by_image(x.hidden).detach().cpu();
   }
   states["forward_features"] = by_image(x.hidden).detach().cpu();
   const auto index = resolve(model.head->reads(), x.hidden.lengths, model.device());

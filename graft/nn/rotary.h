@@ -47,7 +47,8 @@ class Rotary {
   bool depends_on_length() const { return options_.type == "dynamic" || options_.type == "longrope"; }
   RotaryOptions options_;
   double attention_factor_ = 1;
-  mutable torch::Tensor fixed_;  // frequencies of the types that do not depend on the length, where they were asked for last
+  mutable torch::Tensor
+      fixed_;  // frequencies of the types that do not depend on the length, where they were asked for last
 };
 
 /// x (N, H, D) turned by the rotation.

@@ -169,7 +169,9 @@ nn::MostLikely StoredAnswers::of(const std::vector<int64_t>& examples) const {
   for (const auto example : examples)
     for (int64_t i = 0; i < count_[example]; ++i) rows.push_back(start_[example] + i);
   const auto index = torch::tensor(rows, torch::kInt64);
-  const auto of = [&](const Tensor& all) { return models::placed(all.index_select(0, index), models::compute_device()); };
+  const auto of = [&](const Tensor& all) {
+    return models::placed(all.index_select(0, index), models::compute_device());
+  };
   return {of(all_.ids), of(all_.log_p), of(all_.log_rest)};
 }
 

@@ -93,10 +93,10 @@ struct Runner {
                     "{}: the {} has changed since the run was started, so it cannot be resumed. Start a new run.",
                     folder.string(), key);
     if (saved_identity.contains("device") && saved_identity["device"] != identity["device"])
-      progress.line(
-          fmt::format("warning: the run was started on {} and goes on on {}; results will agree to rounding, not to the "
-                      "bit.",
-                      saved_identity["device"].get<std::string>(), identity["device"].get<std::string>()));
+      progress.line(fmt::format(
+          "warning: the run was started on {} and goes on on {}; results will agree to rounding, not to the "
+          "bit.",
+          saved_identity["device"].get<std::string>(), identity["device"].get<std::string>()));
     if (saved_identity["threads"] != identity["threads"])
       progress.line(
           fmt::format("warning: the run was started with {} threads and goes on with {}; results will agree to "

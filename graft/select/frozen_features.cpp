@@ -116,7 +116,8 @@ FrozenFeatures frozen_features(models::Model& model, const features::Feed& feed,
         labels.push_back(found.labels[i]);
       }
       for (const auto& [name, end] : ends)
-        parts.push_back(end.hidden.values.to(torch::kCPU, torch::kFloat32).index_select(0, torch::tensor(rows, torch::kInt64)));
+        parts.push_back(
+            end.hidden.values.to(torch::kCPU, torch::kFloat32).index_select(0, torch::tensor(rows, torch::kInt64)));
     } else {
       for (const auto& [name, end] : ends) parts.push_back(pooled(end.hidden));
     }

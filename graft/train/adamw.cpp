@@ -77,7 +77,8 @@ void AdamW::step(double factor, uint64_t seed, const std::optional<Tensor>& skip
     const auto fused = [&](at::TensorList parameters, at::TensorList grads, at::TensorList exp_avgs,
                            at::TensorList exp_avg_sqs, at::TensorList steps) {
       at::_fused_adamw_(parameters, grads, exp_avgs, exp_avg_sqs, {}, steps, set.learning_rate * factor, options_.beta1,
-                        options_.beta2, set.weight_decay, options_.epsilon, /*amsgrad=*/false, /*maximize=*/false, {}, skip);
+                        options_.beta2, set.weight_decay, options_.epsilon, /*amsgrad=*/false, /*maximize=*/false, {},
+                        skip);
     };
     if (skip) at::_foreach_add_(set.steps, 1 - *skip);
     else at::_foreach_add_(set.steps, 1);

@@ -96,7 +96,8 @@ Tensor Supervised::loss_of(const Outputs& outputs, const std::vector<int64_t>& e
   if (task_ == "tokens") {
     const auto [rows, labels] = labelled_tokens(examples);
     const auto chosen = logits.index_select(0, models::placed(torch::tensor(rows, torch::kInt64), device));
-    return at::cross_entropy_loss(chosen, models::placed(torch::tensor(labels, torch::kInt64), device), {}, at::Reduction::Sum);
+    return at::cross_entropy_loss(chosen, models::placed(torch::tensor(labels, torch::kInt64), device), {},
+                                  at::Reduction::Sum);
   }
   const auto target = models::placed(target_tensor(examples), device);
   if (task_ == "regression") return (logits.squeeze(1) - target).square().sum();

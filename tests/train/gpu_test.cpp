@@ -95,8 +95,9 @@ TEST_F(Gpu, AttentionInOneKernelIsThatByRuns) {
     const nn::CausalRows rows{lengths, lengths};
     const auto expected = nn::causal_attention(all, keys, values, rows, o);
     EXPECT_LE(difference(nn::causal_attention(there(all), there(keys), there(values), rows, o), expected), 1e-5);
-    EXPECT_LE(difference(nn::causal_attention(half(all), half(keys), half(values), rows, o).to(torch::kFloat32), expected),
-              2e-2);
+    EXPECT_LE(
+        difference(nn::causal_attention(half(all), half(keys), half(values), rows, o).to(torch::kFloat32), expected),
+        2e-2);
   }
 }
 
@@ -114,7 +115,8 @@ TEST_F(Gpu, EwcPullsAsOnTheCpu) {
     }
     if (gpu) models::put_on_device(*c.model);
     retain::Ewc ewc(*c.model, anchors, 7);
-    const double value = ewc.add_gradients({.model = *c.model, .epoch = 0, .step = 0, .steps = 1, .examples = 1, .seed = 1});
+    const double value =
+        ewc.add_gradients({.model = *c.model, .epoch = 0, .step = 0, .steps = 1, .examples = 1, .seed = 1});
     std::vector<Tensor> gradients{torch::tensor(value)};
     for (const auto& item : c.model->parameters_by_key()) gradients.push_back(item.value().grad().cpu());
     return gradients;
@@ -147,7 +149,9 @@ TEST_F(Gpu, ARunOfAllStagesIsResumedToTheSameBytes) {
   ASSERT_EQ(unbroken.code, 0) << unbroken.err;
   Started killed(arguments("killed"));
   const auto journal = scratch / "killed/journal.jsonl";
-  const auto after_head = [&] { return fs::exists(journal) && read_text(journal).find("phase_end") != std::string::npos; };
+  const auto after_head = [&] {
+    return fs::exists(journal) && read_text(journal).find("phase_end") != std::string::npos;
+  };
   while (!killed.ended() && !after_head()) usleep(10000);
   killed.send(SIGKILL);
   killed.finish();
@@ -185,8 +189,12 @@ TEST_F(Gpu, ALossThatIsNotANumberLeavesTheWeightsOfTheStepBefore) {
   const auto plain = c.stream(feed);
   const auto validation = c.validation(validation_feed);
   const Poisoned stream(plain, 1);
-  PhasePlan plan{.stage = "finetune", .name = "head", .trainable = {"head"}, .learning_rates = {{"head", 1e-2}},
-                 .epochs = 1, .metric = "accuracy"};
+  PhasePlan plan{.stage = "finetune",
+                 .name = "head",
+                 .trainable = {"head"},
+                 .learning_rates = {{"head", 1e-2}},
+                 .epochs = 1,
+                 .metric = "accuracy"};
   TrainOptions options;
   options.batch_size = 4;
   Phase phase(*c.model, plan, options, stream, validation, 1);
