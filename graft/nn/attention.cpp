@@ -27,7 +27,7 @@ Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, co
   const auto runs = runs_of(query_lengths, lengths);
   GRAFT_ASSERT(!runs.empty());
   if (runs.size() == 1) return attend(query, key, value, runs[0], num_heads, dropout);
-  const auto by_heads = [&](const Tensor& x) { return x.view({x.size(0), num_heads, -1}); };
+  const auto by_heads = [&](const Tensor& x) { return x.view({x.size(0), num_heads, x.size(1) / num_heads}); };
   if (const auto mixed = varlen_attention(by_heads(query), by_heads(key), by_heads(value), query_lengths, lengths,
                                           {.dropout = dropout}))
     return mixed->flatten(1);
