@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """One schedule on one task, by graft and by transformers' Trainer, side by side: accuracy and time per phase.
 
-usage: text_schedule.py --data DIR [--full] [--seeds 3] [--sides graft peer nostore]
+usage: text_schedule.py --data DIR [--full] [--seeds 3] [--sides graft peer nostore fastai]
        text_schedule.py --data DIR --units 4 --epochs 10 5 3             a long schedule (half an hour)
        text_schedule.py --data DIR --long 0.1 --units 0 --epochs 1 0 2   full fine-tuning on long-tailed lengths
 
@@ -10,7 +10,8 @@ AdamW, warm-up over a tenth, linear decay, gradients clipped at 1, batch 32. Eac
 before, and keeps them when no epoch is better. 1,500 training and 500 validation rows, or all by --full. Both sides
 read the same files, use the same number of threads and take turns; seconds of a phase include its evaluations and, for
 graft, computing the frozen blocks. The sweep of the head and the report on the source are off, so that both do the same
-work; the verdict, which the peer has not, is timed apart. `nostore` is graft computing frozen blocks in each step.
+work; the verdict, which the peer has not, is timed apart. `nostore` is graft computing frozen blocks in each step;
+`fastai` is a second peer, fastai's Learner over the same model.
 `--long 0.1` joins texts of one label to documents of up to 512 tokens and makes a tenth of each split of them.
 Memory is the peak of anonymous and shared resident memory; mapped files apart.
 """
@@ -92,34 +93,43 @@ def nostore_side(*given):
     return graft_side(*given, **{"features.enabled": False})
 
 
-def peer_side(data, model, folder, schedule, seed):
+def peer_side(data, model, folder, schedule, seed, library="trainer"):
     fresh(folder).mkdir()
     (folder / "schedule.json").write_text(json.dumps(schedule))
-    output, seconds, peak, _ = run([peer_python(), BENCH / "peers/trainer_schedule.py", data, model, folder, folder / "schedule.json", seed])
+    output, seconds, peak, _ = run([peer_python(), BENCH / f"peers/{library}_schedule.py", data, model, folder, folder / "schedule.json", seed])
     return {**result_of(output), "wall_seconds": seconds, "peak_bytes": peak}
+
+
+def fastai_side(*given):
+    return peer_side(*given, library="fastai")
 
 
 def show(parts, schedule, seeds):
     """Both test accuracies over the seeds and, per phase, how many times graft's seconds go into the peer's."""
-    sides = {side: [parts[f"{side} {seed}"] for seed in range(seeds) if f"{side} {seed}" in parts] for side in ("graft", "nostore", "peer")}
+    sides = {side: [parts[f"{side} {seed}"] for seed in range(seeds) if f"{side} {seed}" in parts] for side in ("graft", "nostore", "peer", "fastai")}
     for side, measured in sides.items():
         tests = [part["test"] for part in measured]
         if tests:
             spread = f"standard deviation {statistics.stdev(tests):.4f}, {len(tests)} seeds" if len(tests) > 1 else "one seed"
             print(f"{side:8}test accuracy {statistics.mean(tests):.4f} ({spread})")
-    if not (sides["graft"] and sides["peer"]):
-        return
+    for peer in "peer", "fastai":
+        if sides["graft"] and sides[peer]:
+            compare(sides["graft"], sides[peer], peer, schedule)
+    if sides["graft"]:
+        print(f"{'verdict, graft only':24}{statistics.median(part['verdict_seconds'] for part in sides['graft']):10.1f}")
+
+
+def compare(ours, theirs, peer, schedule):
     names = [phase["name"] for phase in schedule["phases"]]
     units = [name for name in names if name.startswith("unfreeze")]
-    print(f"{'phase':24}{'graft s':>10}{'peer s':>10}{'ratio':>8}{'bound':>8}")
+    print(f"{'phase':24}{'graft s':>10}{peer + ' s':>10}{'ratio':>8}{'bound':>8}")
     for title, counted in [*((name, [name]) for name in names),
                            *((f"head and {k} unfreezings", ["head", *units[:k]]) for k in range(2, len(units) + 1, 2)), ("all", names)]:
-        ours, theirs = (statistics.median(sum(phase["seconds"] for phase in part["phases"] if phase["phase"] in counted)
-                                          for part in sides[side]) for side in ("graft", "peer"))
-        print(f"{title:24}{ours:10.1f}{theirs:10.1f}{theirs / ours if ours else math.inf:8.2f}{bound(schedule, counted):8.2f}")
-    ours, theirs = (statistics.median(part["peak_bytes"] for part in sides[side]) / 1e6 for side in ("graft", "peer"))
-    print(f"{'peak MB':24}{ours:10.0f}{theirs:10.0f}{theirs / ours:8.2f}")
-    print(f"{'verdict, graft only':24}{statistics.median(part['verdict_seconds'] for part in sides['graft']):10.1f}")
+        a, b = (statistics.median(sum(phase["seconds"] for phase in part["phases"] if phase["phase"] in counted) for part in side)
+                for side in (ours, theirs))
+        print(f"{title:24}{a:10.1f}{b:10.1f}{b / a if a else math.inf:8.2f}{bound(schedule, counted):8.2f}")
+    a, b = (statistics.median(part["peak_bytes"] for part in side) / 1e6 for side in (ours, theirs))
+    print(f"{'peak MB':24}{a:10.0f}{b:10.0f}{b / a:8.2f}")
 
 
 def bound(schedule, counted):
@@ -139,7 +149,7 @@ def bound(schedule, counted):
 
 
 def main():
-    parser = arguments(__doc__, out="text-schedule", more_sides=["nostore"])
+    parser = arguments(__doc__, out="text-schedule", more_sides=["nostore", "fastai"])
     parser.add_argument("--full", action="store_true", help="all training and validation rows")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--train", type=int, default=1500, help="training rows (default 1500)")
@@ -156,10 +166,10 @@ def main():
     if options.long:
         data = with_long_documents(data, options.long, words=380)
     schedule = schedule_of(options.model, options.epochs, options.units, 512 if options.long else SHARED["max_length"])
-    if "peer" in options.sides:
+    if {"peer", "fastai"} & set(options.sides):
         peer_python()
     results = Results(options.out / f"{data.name}.json", {"schedule": schedule, "data": options.data, "model": options.model})
-    measure = {"graft": graft_side, "nostore": nostore_side, "peer": peer_side}
+    measure = {"graft": graft_side, "nostore": nostore_side, "peer": peer_side, "fastai": fastai_side}
     for seed in range(options.seeds):
         for side in options.sides if seed % 2 == 0 else options.sides[::-1]:
             def measured(side=side, seed=seed):

@@ -63,11 +63,11 @@ struct CausalLmHead final : NormedHead, LanguageHead {
   Outputs forward(const std::map<std::string, Activations>& ends) override {
     if (beside && torch::GradMode::is_enabled()) return {{"loss", joined_loss(ends)}};
     const auto x = normed(ends);  // (N, C)
-    const auto& weight = matrix();
     const auto& kept = end_of(ends).kept;
     if (const auto labels = kept.find("labels"); labels != kept.end()) {
-      if (torch::GradMode::is_enabled()) return {{"loss", nn::chunked_cross_entropy(x, weight, labels->second.values)}};
-      const auto losses = nn::chunked_losses(x, weight, labels->second.values);  // (N)
+      if (torch::GradMode::is_enabled())
+        return {{"loss", nn::chunked_cross_entropy(x, matrix(), labels->second.values)}};
+      const auto losses = nn::chunked_losses(x, matrix(), labels->second.values);  // (N)
       return {{"loss", losses.sum()}, {"losses", losses}};
     }
     return {{"logits", tied ? decoder(x) : lm_head(x)}};  // (N, V)
@@ -93,7 +93,7 @@ struct CausalLmHead final : NormedHead, LanguageHead {
       return sum;
     });
   }
-  const Tensor& matrix() const { return tied ? words->weight : lm_head->weight; }
+  Tensor matrix() const { return tied ? words->weight : lm_head->whole_weight(); }
   nn::Embedding words;
   nn::Linear lm_head{nullptr};
   nn::TiedLinear decoder{nullptr};

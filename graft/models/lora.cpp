@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "graft/core/error.h"
+#include "graft/models/language_head.h"
 #include "graft/models/loading.h"
 #include "graft/nn/layers.h"
 
@@ -26,30 +27,42 @@ struct Lora final : nn::Adapter {
     const auto x = torch::dropout(input, dropout, is_training());
     return output + torch::linear(torch::linear(x, lora_A), lora_B) * scale;
   }
+  Tensor joined(const Tensor& weight) const override { return off ? weight : weight + product(); }
   Tensor product() const { return lora_B.mm(lora_A) * scale; }
   Tensor lora_A, lora_B;
   double scale, dropout;
   bool off = false;
 };
 
-/// Linear layers of the backbone by path; the head is trained as it is.
+/// Modules of the backbone and, where it is a language head, of the head: another head is fresh and learns as it is.
+std::map<std::string, std::shared_ptr<torch::nn::Module>> modules_of(const Model& model) {
+  std::map<std::string, std::shared_ptr<torch::nn::Module>> modules;
+  for (const auto& item : model.named_modules("", false)) modules[item.key()] = item.value();
+  if (std::dynamic_pointer_cast<LanguageHead>(model.head))
+    for (const auto& item : model.head->named_modules("", false)) modules.insert({item.key(), item.value()});
+  return modules;
+}
+
 std::map<std::string, std::shared_ptr<nn::LinearImpl>> linear_layers(const Model& model) {
   std::map<std::string, std::shared_ptr<nn::LinearImpl>> layers;
-  for (const auto& item : model.named_modules("", false))
-    if (auto linear = std::dynamic_pointer_cast<nn::LinearImpl>(item.value())) layers[item.key()] = linear;
+  for (const auto& [path, module] : modules_of(model))
+    if (auto linear = std::dynamic_pointer_cast<nn::LinearImpl>(module)) layers[path] = linear;
   return layers;
 }
 
 std::map<std::string, std::shared_ptr<Lora>> adapters(const Model& model) {
   std::map<std::string, std::shared_ptr<Lora>> found;
-  for (const auto& item : model.named_modules("", false))
-    if (auto lora = std::dynamic_pointer_cast<Lora>(item.value()))
-      found[item.key().substr(0, item.key().size() - (kLevel.size() - 1))] = lora;
+  for (const auto& [path, module] : modules_of(model))
+    if (auto lora = std::dynamic_pointer_cast<Lora>(module))
+      found[path.substr(0, path.size() - (kLevel.size() - 1))] = lora;
   return found;
 }
 
-bool is_target(const std::string& path, const std::string& target) {
-  return target == "all-linear" || path == target || path.ends_with("." + target);
+bool is_of_head(const Model& model, const std::string& path) { return model.group_of(path + ".weight") == "head"; }
+
+bool is_target(const Model& model, const std::string& path, const std::string& target) {
+  if (target == "all-linear") return !is_of_head(model, path);  // as PEFT takes it
+  return path == target || path.ends_with("." + target);
 }
 
 /// The last parts of paths: what targets are named by.
@@ -69,7 +82,8 @@ std::vector<std::string> paths_of(const auto& by_path) {
 std::map<std::string, Tensor> head_parameters(const Model& model) {
   std::map<std::string, Tensor> parameters;
   for (const auto& item : model.head->named_parameters())
-    if (model.group_of(item.key()) != kRestingHead) parameters[item.key()] = item.value();
+    if (model.group_of(item.key()) != kRestingHead && item.key().find(kLevel) == std::string::npos)
+      parameters[item.key()] = item.value();
   return parameters;
 }
 
@@ -89,10 +103,10 @@ std::vector<std::string> attach_lora(Model& model, const LoraOptions& options, u
   for (const auto& target : options.targets) {
     const auto before = chosen.size();
     for (const auto& item : layers)
-      if (is_target(item.first, target) && std::find(chosen.begin(), chosen.end(), item.first) == chosen.end())
+      if (is_target(model, item.first, target) && std::find(chosen.begin(), chosen.end(), item.first) == chosen.end())
         chosen.push_back(item.first);
     const bool matches = chosen.size() > before || std::any_of(layers.begin(), layers.end(), [&](const auto& item) {
-                           return is_target(item.first, target);
+                           return is_target(model, item.first, target);
                          });
     GRAFT_CHECK(usage, matches, "lora.targets: no linear layer is named `{}`; there are {} (or all-linear).", target,
                 listed(last_names(paths_of(layers)), 40));
@@ -100,24 +114,29 @@ std::vector<std::string> attach_lora(Model& model, const LoraOptions& options, u
   std::sort(chosen.begin(), chosen.end());
   torch::manual_seed(seed);
   std::map<std::string, Group> groups;  // of adapters, by the group of the layer's weight
+  Group resting{kRestingHead, {}};
   for (const auto& path : chosen) {
     const auto& layer = layers.at(path);
-    const auto group = model.group_of(path + ".weight");
+    const bool of_head = is_of_head(model, path);
     const auto adapter = std::make_shared<Lora>(layer->weight.size(1), layer->weight.size(0), options);
     adapter->to(layer->weight.device());
     layer->attach(adapter);
+    if (of_head) {  // its adapter learns with the head
+      for (const auto* name : {".weight", ".bias"}) resting.prefixes.push_back(path + name);
+      continue;
+    }
+    const auto group = model.group_of(path + ".weight");
     groups[group].name = group + " adapters";
     groups[group].prefixes.push_back(path + kLevel);
   }
   // Before the groups of the weights, whose prefixes fit the adapters too.
   std::vector<Group> all;
-  if (options.head == "freeze") {
-    Group resting{kRestingHead, {}};
+  if (options.head == "freeze")
     for (const auto& item : model.head->named_parameters())
-      if (item.value().dim() > 1 && std::find(fresh.begin(), fresh.end(), item.key()) == fresh.end())
+      if (item.value().dim() > 1 && item.key().find(kLevel) == std::string::npos &&
+          std::find(fresh.begin(), fresh.end(), item.key()) == fresh.end())
         resting.prefixes.push_back(item.key());
-    if (!resting.prefixes.empty()) all.push_back(resting);
-  }
+  if (!resting.prefixes.empty()) all.push_back(resting);
   for (const auto& group : model.groups)
     if (groups.contains(group.name)) all.push_back(groups.at(group.name));
   all.insert(all.end(), model.groups.begin(), model.groups.end());
@@ -145,8 +164,7 @@ void merge_lora(Model& model) {
 namespace {
 
 void switch_adapters(const Model& model, bool off) {
-  for (const auto& item : model.modules(false))
-    if (auto* lora = dynamic_cast<Lora*>(item.get())) lora->off = off;
+  for (const auto& item : adapters(model)) item.second->off = off;
 }
 
 }  // namespace
@@ -215,6 +233,7 @@ std::vector<std::string> apply_peft(Model& model, const Json& config, const io::
       const auto path = name.substr(0, name.size() - b.size());
       const auto layer = layers.find(path);
       const auto other = tensors.find(key.substr(0, key.size() - b.size()) + a);
+      if (layer == layers.end() && !name.starts_with(prefix)) continue;  // of a head that this task has not
       if (layer == layers.end() || other == tensors.end()) {
         unused.push_back(key);
         continue;

@@ -12,7 +12,8 @@ namespace graft::models {
 
 /// Gives the chosen linear layers adapters, and with them what trains: the adapters of a block are a group of their own
 /// ("layer 3 adapters") in the place of the block's, so all phases and boundaries are as before and the weights rest.
-/// A is drawn with `seed`, B is 0, so the model computes what it did. Returns the paths of the layers. With `head` freeze
+/// A is drawn with `seed`, B is 0, so the model computes what it did. Returns the paths of the layers. An untied language
+/// head is a layer too, if a target names it: its adapter learns with the head, and its matrix rests. With `head` freeze
 /// the matrices of the head, but for those that are `fresh` (keys), belong to no group that trains.
 /// Throws Kind::usage for a target that matches nothing, listing what exists.
 std::vector<std::string> attach_lora(Model& model, const LoraOptions& options, uint64_t seed,

@@ -20,8 +20,8 @@ struct LoraOptions {
     field("alpha", alpha, "adapters are scaled by alpha / rank");
     field("dropout", dropout, "on what an adapter reads");
     field("targets", targets,
-          "names of the linear layers that get one, as in PEFT: the end of the path (q_proj), or all-linear for all of "
-          "the backbone's");
+          "names of the linear layers that get one, as in PEFT: the end of the path (q_proj; lm_head, where a language "
+          "head is untied, without dropout), or all-linear for all of the backbone's");
     field(
         "head", head,
         "train: the head learns with the adapters; freeze: matrices that came with the source rest (a language head is "

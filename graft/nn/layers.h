@@ -21,6 +21,8 @@ using torch::Tensor;
 struct Adapter : torch::nn::Module {
   /// input (N, in), output (N, out) -> (N, out)
   virtual Tensor apply(const Tensor& input, const Tensor& output) = 0;
+  /// weight (out, in) -> the weight with what the adapter adds to it, dropout left out.
+  virtual Tensor joined(const Tensor& weight) const = 0;
 };
 
 /// Sees what a layer reads and, through a hook on its output, the gradient that comes back.
@@ -42,7 +44,9 @@ struct Attachable : torch::nn::Module {
 struct LinearImpl : Attachable {
   LinearImpl(int64_t in, int64_t out, bool with_bias = true);
   Tensor forward(const Tensor& x);  // (..., in) -> (..., out)
-  Tensor weight, bias;              // (out, in), (out)
+  /// The weight as forward() has it, adapter and all, for who multiplies by itself (a language head, in chunks).
+  Tensor whole_weight() const { return adapter_ ? adapter_->joined(weight) : weight; }
+  Tensor weight, bias;  // (out, in), (out)
 };
 TORCH_MODULE(Linear);
 

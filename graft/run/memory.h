@@ -38,7 +38,7 @@ struct PhaseShape {
 struct MemoryChoices {
   std::string weights = "float32";
   bool checkpointing = false, report = true, adapters = false, full = true;
-  int64_t micro_batch_tokens = 16384, max_units = INT64_MAX;
+  int64_t micro_batch_tokens = 8192, max_units = INT64_MAX;
 };
 
 struct MemoryShape {

@@ -7,10 +7,10 @@
 namespace graft::train {
 
 struct TrainOptions {
-  int64_t batch_size = 32;             // Devlin et al. 2019, sec. A.3
-  int64_t micro_batch_tokens = 16384;  // more are accumulated, with the same gradient
-  double warmup_fraction = 0.1;        // Devlin et al. 2019, sec. A.2
-  double weight_decay = 0.01;          // the same; none on biases and norms
+  int64_t batch_size = 32;            // Devlin et al. 2019, sec. A.3
+  int64_t micro_batch_tokens = 8192;  // more are accumulated, with the same gradient
+  double warmup_fraction = 0.1;       // Devlin et al. 2019, sec. A.2
+  double weight_decay = 0.01;         // the same; none on biases and norms
   double max_gradient_norm = 1.0;
   std::string precision = "float32";
   std::string weights = "float32";

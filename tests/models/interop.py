@@ -5,7 +5,8 @@ usage: interop.py GRAFT      (make interop; needs transformers and peft, and no 
 
 Tiny sources with random weights are made by transformers, go through `graft finetune`, and the model/ folder is loaded by
 name of its task. BERT, RoBERTa, DeBERTa v1, DeBERTa v3 (SentencePiece), CXR-BERT (saved as BERT), LLaMA, StarCoder v1 and v2;
-BERT and RoBERTa also for labels on words, several labels, values and, adapted, masked language modelling; LoRA adapters beside LLaMA for classification and for causal language modelling; conversations by the saved chat template.
+BERT and RoBERTa also for labels on words, several labels, values and, adapted, masked language modelling; LoRA adapters beside LLaMA for classification and for causal language modelling,
+its head among them; conversations by the saved chat template.
 """
 import json
 import pathlib
@@ -220,6 +221,9 @@ for title in "LLaMA 2", "LLaMA 3", "StarCoder2":
     model = finetuned(sources[title], talks, *causal, *adapters)
     base = transformers.AutoModelForCausalLM.from_pretrained(sources[title], dtype=torch.float32)
     compare(f"{title}, adapters for instructions in PEFT", model, PeftModel.from_pretrained(base, model))
+model = finetuned(sources["LLaMA 2"], talks, *causal, *adapters, 'lora.targets=["lm_head", "q_proj"]')
+base = transformers.AutoModelForCausalLM.from_pretrained(sources["LLaMA 2"], dtype=torch.float32)
+compare("LLaMA 2, adapters of the head too in PEFT", model, PeftModel.from_pretrained(base, model))
 
 shutil.rmtree(scratch)
 sys.exit(failures > 0)

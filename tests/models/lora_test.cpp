@@ -123,6 +123,52 @@ TEST(Lora, AHeadThatRestsLearnsItsNormsAlone) {
   EXPECT_TRUE(without_adapters(*c.model).contains("lm_head.weight")) << "a whole model has its head";
 }
 
+TEST(Lora, ALanguageHeadMayHaveAnAdapterToo) {
+  Case c("llama_causal_lm"), base("llama_causal_lm"), merged("llama_causal_lm");
+  auto& model = *c.model;
+  const LoraOptions options{.rank = 2, .alpha = 4, .targets = {"lm_head", "q_proj"}};
+  const auto chosen = attach_lora(model, options, 1);
+  EXPECT_EQ(chosen.front(), "lm_head");
+  const auto rests = tensors_of(model);
+  const features::Feed feed(model, *c.inputs), validation_feed(model, *c.validation_inputs);
+  const auto stream = c.stream(feed), validation = c.validation(validation_feed);
+  train::PhasePlan plan{.stage = "finetune", .name = "lora", .trainable = {"head"}, .epochs = 2, .metric = "loss"};
+  plan.learning_rates["head"] = 0.05;
+  train::Phase(model, plan, {.batch_size = 4}, stream, validation, 3).run({});
+  const auto now = tensors_of(model);
+  EXPECT_TRUE(same(now.at("lm_head.weight"), rests.at("lm_head.weight")));
+  EXPECT_FALSE(same(now.at("lm_head.adapter.lora_B"), rests.at("lm_head.adapter.lora_B")));
+  EXPECT_FALSE(same(now.at("model.norm.weight"), rests.at("model.norm.weight"))) << "the head's norm learns beside it";
+
+  // In chunks, with labels, the loss is that of the layer's own output.
+  const auto outputs_of = [&](Model& m, bool labels) {
+    const torch::NoGradGuard no_grad;
+    m.eval();
+    auto x = c.inputs->batch("text", {0, 1, 2});
+    const auto ids = x.kept.at("input_ids");
+    auto end = m.forward("text", 0, static_cast<int64_t>(m.chains[0].blocks.size()), std::move(x), m.head->reads());
+    if (labels) end.kept["labels"] = ids;
+    return std::pair{m.head->forward({{"text", end}}), ids.values};
+  };
+  const auto [plain, ids] = outputs_of(model, false);
+  const auto [chunked, same_ids] = outputs_of(model, true);
+  const auto expected = at::cross_entropy_loss(plain.at("logits"), ids, {}, at::Reduction::Sum);
+  EXPECT_NEAR(chunked.at("loss").item<double>(), expected.item<double>(), 1e-5 * expected.item<double>());
+
+  EXPECT_TRUE(peft_tensors(model).contains("base_model.model.lm_head.lora_A.weight"));
+  EXPECT_EQ(peft_config(model, options, {"causal_lm"}, "base")["modules_to_save"],
+            std::vector<std::string>{"model.norm"});
+  apply_peft(*base.model, peft_config(model, options, {"causal_lm"}, "base"), to_views(peft_tensors(model)), "",
+             "adapter");
+  EXPECT_LE(relative_difference(outputs_of(*base.model, false).first.at("logits"), plain.at("logits")), 1e-5);
+  {
+    const WithoutAdapters off(model);
+    EXPECT_GT(relative_difference(outputs_of(model, false).first.at("logits"), plain.at("logits")), 1e-3);
+  }
+  merge_lora(model);
+  EXPECT_LE(relative_difference(outputs_of(model, false).first.at("logits"), plain.at("logits")), 1e-5);
+}
+
 TEST(Lora, AFreshHeadLearnsWhateverTheRecipeSays) {
   Case c("llama_classification");
   attach_lora(*c.model, {.rank = 2, .head = "freeze"}, 1, {"score.weight"});

@@ -20,6 +20,7 @@ struct Shift final : Adapter {
     rows = input.size(0);
     return output + (output.dim() == 4 ? scale.view({1, -1, 1, 1}) : scale);  // of each channel
   }
+  Tensor joined(const Tensor& weight) const override { return weight; }  // a shift is of no weight
   Tensor scale;
   int64_t rows = -1;
 };
