@@ -24,6 +24,7 @@ RECIPE = {"adapt.epochs": 2, "adapt.max_length": 48, "finetune.head.epochs": 3, 
           "finetune.head.learning_rates": [1e-3, 3e-3], "finetune.head.weight_decays": [0.01], "finetune.unfreeze.max_units": 2,
           "finetune.unfreeze.epochs": 2, "finetune.unfreeze.patience_units": 0, "finetune.full.when": "always",
           "finetune.full.epochs": 2, "train.checkpoint_seconds": 0}
+OPERATIONS = 4500  # about as many as such a run has
 
 
 def data_of(source, place):
@@ -85,7 +86,7 @@ class Killing:
             time.sleep(moment)
             process.send_signal(signal.SIGKILL)
         else:
-            operation = chance.randint(1, 900)
+            operation = chance.randint(1, OPERATIONS)
             process, how = self.start(run, f"kill:{operation}"), f"in write operation {operation}"
         survived = process.wait() == 0
         part = {"kill": how, "survived": survived, "at": place_in(run), "equal": False}

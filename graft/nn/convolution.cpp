@@ -14,7 +14,7 @@ Conv2dImpl::Conv2dImpl(const ConvOptions& o) : options(o) {
 }
 
 Tensor Conv2dImpl::forward(const Tensor& x) {
-  return attached(x, torch::conv2d(x, weight, bias, options.stride, options.padding, 1, options.groups));
+  return attached(x, torch::conv2d(channels_last(x), weight, bias, options.stride, options.padding, 1, options.groups));
 }
 
 BatchNormImpl::BatchNormImpl(int64_t channels, double eps, double momentum) : eps(eps), momentum(momentum) {

@@ -6,6 +6,10 @@
 
 namespace graft::nn {
 
+/// x (B, C, H, W) with the channels of a pixel side by side, the layout in which convolutions and what follows them are
+/// fastest. Their outputs have it too, so only what comes from an image or a store is moved.
+inline Tensor channels_last(const Tensor& x) { return x.contiguous(at::MemoryFormat::ChannelsLast); }
+
 struct ConvOptions {
   int64_t in, out, kernel;
   int64_t stride = 1, padding = 0, groups = 1;

@@ -47,8 +47,7 @@ TEST_P(TokenizerParity, EveryCase) {
 
 INSTANTIATE_TEST_SUITE_P(Kinds, TokenizerParity,
                          testing::Values("wordpiece-lower", "wordpiece-cased", "bytebpe-roberta", "bytebpe-deberta",
-                                         "bytebpe-starcoder", "bytebpe-llama3", "spm-unigram",
-                                         "spm-bpe-llama"),
+                                         "bytebpe-starcoder", "bytebpe-llama3", "spm-unigram", "spm-bpe-llama"),
                          [](const auto& info) {
                            auto name = info.param;
                            std::replace(name.begin(), name.end(), '-', '_');

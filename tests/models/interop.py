@@ -160,7 +160,7 @@ sources = {
     "CXR-BERT": source("cxr-bert", transformers.BertForMaskedLM(bert), lower, {"model_type": "cxr-bert", "architectures": ["CXRBertModel"],
                        "projection_size": 16, "auto_map": special.get("auto_map", {"AutoModel": "modeling_cxrbert.CXRBertModel"})}, projection),
     "LLaMA 2": source("llama-2", transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=vocabulary(llama2), **llama)), llama2),
-    "LLaMA 3": source("llama-3", transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=vocabulary(llama3), tie_word_embeddings=True, **llama)), llama3),
+    "LLaMA 3": source("llama-3", transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=vocabulary(llama3), tie_word_embeddings=True, bos_token_id=1905, eos_token_id=1906, **llama)), llama3),
     "StarCoder": source("starcoder", transformers.GPTBigCodeForCausalLM(transformers.GPTBigCodeConfig(
         vocab_size=vocabulary(starcoder), n_embd=32, n_layer=2, n_head=4, n_inner=48, n_positions=128, bos_token_id=0, eos_token_id=0)), starcoder),
     "StarCoder2": source("starcoder2", transformers.Starcoder2ForCausalLM(transformers.Starcoder2Config(
