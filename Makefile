@@ -56,7 +56,7 @@ fresh:
 asan: setup
 	@cmake --preset asan-ubsan --log-level=WARNING
 	@cmake --build build-asan -j $(JOBS)
-	@ctest --test-dir build-asan --output-on-failure -j2
+	@LSAN_OPTIONS=suppressions=$(CURDIR)/cmake/lsan.supp ctest --test-dir build-asan --output-on-failure -j2
 
 interop: build
 	@scripts/interop
