@@ -1,7 +1,6 @@
 #include "graft/models/image_heads.h"
 
 #include "graft/core/error.h"
-#include "graft/nn/convolution.h"
 #include "graft/nn/levels.h"
 
 namespace graft::models {
@@ -10,7 +9,7 @@ namespace {
 /// (B, C), or (B, 2C) for first_and_patches.
 Tensor pooled(const Rows& hidden, const ImageHeadOptions& o) {
   const auto& x = hidden.values;
-  if (o.pooling == Pooling::map) return nn::channels_last(x).mean({2, 3});  // stored or not, one order
+  if (o.pooling == Pooling::map) return x.contiguous().mean({2, 3});  // stored or not, summed in one order
   const auto B = static_cast<int64_t>(hidden.lengths.size());
   const auto tokens = x.view({B, x.size(0) / B, -1});  // images of a batch have one size
   const auto mean = [&] { return tokens.narrow(1, o.special_tokens, tokens.size(1) - o.special_tokens).mean(1); };

@@ -6,10 +6,6 @@
 
 namespace graft::nn {
 
-/// x (B, C, H, W) with the channels of a pixel side by side, the layout in which convolutions and what follows them are
-/// fastest. Their outputs have it too, so only what comes from an image or a store is moved.
-inline Tensor channels_last(const Tensor& x) { return x.contiguous(at::MemoryFormat::ChannelsLast); }
-
 struct ConvOptions {
   int64_t in, out, kernel;
   int64_t stride = 1, padding = 0, groups = 1;
@@ -19,7 +15,8 @@ struct ConvOptions {
 struct Conv2dImpl : Attachable {
   /// Fresh: N(0, 2 / fan-out) as He et al. 2015 (https://arxiv.org/abs/1502.01852), biases 0.
   explicit Conv2dImpl(const ConvOptions& options);
-  Tensor forward(const Tensor& x);  // (B, in, H, W) -> (B, out, H', W')
+  /// (B, in, H, W) -> (B, out, H', W'); what does not learn is computed, and given, in channels-last layout.
+  Tensor forward(const Tensor& x);
   ConvOptions options;
   Tensor weight, bias;  // (out, in / groups, kernel, kernel), (out)
 };

@@ -5,8 +5,9 @@ usage: interop.py GRAFT      (make interop; needs transformers and peft, and no 
 
 Tiny sources with random weights are made by transformers, go through `graft finetune`, and the model/ folder is loaded by
 name of its task. BERT, RoBERTa, DeBERTa v1, DeBERTa v3 (SentencePiece), CXR-BERT (saved as BERT), LLaMA, StarCoder v1 and v2;
-BERT and RoBERTa also for labels on words, several labels, values and, adapted, masked language modelling; LoRA adapters beside LLaMA for classification and for causal language modelling,
-its head among them; conversations by the saved chat template.
+BERT and RoBERTa also for labels on words, several labels, values and, adapted, masked language modelling; LoRA adapters
+beside LLaMA for classification and for causal language modelling, its head among them; conversations by the saved chat
+template.
 """
 import json
 import pathlib
@@ -80,7 +81,7 @@ def finetuned(folder, data, *settings):
 
 
 def compare(title, folder, model, name="logits"):
-    """Logits of both on the same ids, one row shorter than the other."""
+    """Logits of both on the same ids, one row shorter than the other; theirs in float64, for in float32 theirs round too."""
     global failures
     ids = torch.randint(5, 200, (2, 12), generator=torch.Generator().manual_seed(3))
     mask = torch.ones_like(ids)
@@ -91,7 +92,7 @@ def compare(title, folder, model, name="logits"):
     run(["forward", "--model", folder, "--inputs", scratch / "inputs.safetensors", "--outputs", scratch / "outputs.safetensors"])
     ours = load_file(scratch / "outputs.safetensors")[name]
     with torch.no_grad():
-        theirs = model.eval()(input_ids=ids, attention_mask=mask).logits.float()
+        theirs = model.double().eval()(input_ids=ids, attention_mask=mask).logits.float()
     difference = (ours - theirs).abs()
     if theirs.dim() == 3:
         difference = difference * mask.unsqueeze(-1)
