@@ -14,8 +14,8 @@ Conv2dImpl::Conv2dImpl(const ConvOptions& o) : options(o) {
 }
 
 Tensor Conv2dImpl::forward(const Tensor& x) {
-  // Channels-last is the faster (by a seventh in ResNet-18), but oneDNN's weight gradient of a 1x1 kernel writes past its
-  // end in that layout where channels are no multiple of 16 (libtorch 2.11), so what learns has the other one.
+  // Channels-last is the faster (by a seventh in ResNet-18), but in that layout oneDNN's weight gradient of a 1x1 kernel of
+  // stride 2 leaves its memory for some shapes (8 channels of 56x56; libtorch 2.11), so what learns has the other one.
   const bool learns = torch::GradMode::is_enabled() && (weight.requires_grad() || x.requires_grad());
   const auto laid = x.contiguous(learns ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast);
   return attached(x, torch::conv2d(laid, weight, bias, options.stride, options.padding, 1, options.groups));
