@@ -6,7 +6,8 @@ usage: image_speed.py --photos DIR [--models resnet18 vit_tiny_patch16_224] [--p
 
 DIR holds images of any size below folders of classes. JPEGs with a short side of 256 or more are taken as they are; only what is
 smaller is enlarged to 640 x 480 and written as a JPEG of quality 90, and how many were is said. Half of them become a class `a`,
-half `b`. Models are timm's with random weights, at 224 x 224. Both sides take turns, --rounds times, and the median counts.
+half `b`. Decoding is measured on images of a camera's size too, 2048 x 1536, each a mosaic of 48 of DIR's: `fast_decode` has
+something to leave out only where half an image is still as large as what is wanted, 256. Models are timm's with random weights, at 224 x 224. Both sides take turns, --rounds times, and the median counts.
 Pixels are compared with the peer's before any speed is quoted. Each result stands beside its target, and the head phase beside
 what arithmetic allows: multiplications of ten passes over those of one, from the peer's count of them.
 """
@@ -21,6 +22,7 @@ SIDE, BATCH, STEPS, EPOCHS = 224, 32, 6, 10
 TARGETS = {"graft": 1.3, "graft, fast_decode": 2.0, "step": 1.0, "head": 8.0}  # times the peer
 EQUAL = 1e-5  # of pixel values, which are computed in another order
 TRANSFORM = {"resize_size": SIDE * 8 // 7, "crop_size": SIDE, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "interpolation": "bilinear"}
+CAMERA, TILE = (2048, 1536), 256
 MAKE_PHOTOS = """
 import json, pathlib, shutil, sys
 from PIL import Image
@@ -41,6 +43,21 @@ for i in range(count):
             image.convert("RGB").resize((640, 480), Image.BICUBIC).save(place / f"{i}.jpg", quality=90)
 (target / "about.json").write_text(json.dumps({"photos": count, "natural": natural}))
 """
+MAKE_MOSAICS = """
+import pathlib, sys
+from PIL import Image
+photos, target = map(pathlib.Path, sys.argv[1:3])
+count, width, height, tile = map(int, sys.argv[3:])
+files = sorted(p for p in photos.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+tiles = [(x, y) for y in range(0, height, tile) for x in range(0, width, tile)]
+for i in range(count):
+    mosaic = Image.new("RGB", (width, height))
+    for k, place in enumerate(tiles):
+        mosaic.paste(Image.open(files[(i * len(tiles) + k) % len(files)]).convert("RGB").resize((tile, tile), Image.BICUBIC), place)
+    place = target / "all" / "ab"[i % 2]
+    place.mkdir(parents=True, exist_ok=True)
+    mosaic.save(place / f"{i}.jpg", quality=90)
+"""
 MAKE_MODEL = """
 import json, sys, timm
 from safetensors.torch import save_file
@@ -53,11 +70,11 @@ json.dump({"architecture": name, "num_classes": 2, "pretrained_cfg": {"input_siz
 """
 
 
-def made_photos(options):
-    target = options.out / f"photos-{options.count}"
+def made(options, name, script, *more):
+    target = options.out / name
     if not target.exists():
         beside = fresh(target.with_suffix(".tmp"))
-        run([peer_python(), "-c", MAKE_PHOTOS, options.photos, beside, options.count])
+        run([peer_python(), "-c", script, options.photos, beside, *more])
         beside.rename(target)
     return target
 
@@ -103,7 +120,7 @@ def trained(options, photos, name, recipe):
 
 
 def step(options, photos, name):
-    """Seconds of a step: those of a full phase of two epochs, whose validation is two images, by its steps."""
+    """Seconds of a step: those of the second epoch's steps, for the first warms up, as the peer's first step does."""
     ours, theirs = [], []
     small = photos / "step"
     for _ in range(options.rounds):
@@ -113,8 +130,8 @@ def step(options, photos, name):
                         "train.batch_size": BATCH, "train.micro_batch_tokens": 10**6, "finetune.metric": "accuracy", "finetune.head.closed_form": False, "finetune.head.verdict": False, "finetune.head.epochs": 1,
                         "finetune.head.min_epochs": 1, "finetune.head.learning_rates": [1e-3], "finetune.head.weight_decays": [0.01],
                         "finetune.unfreeze.max_units": 0, "finetune.full.when": "always", "finetune.full.epochs": 2, "finetune.full.patience": 0})])
-        full = next(event for event in events(folder, "phase_end") if event["phase"] == "full")
-        ours.append(full["seconds"] / (2 * STEPS))
+        last = [event for event in events(folder, "epoch") if event["phase"] == "full"][-1]
+        ours.append(last["seconds"] / STEPS)
         ran = run([peer_python(), BENCH / "peers/image_speed.py", "step", name, small / "train", STEPS, BATCH])
         theirs.append(result_of(ran.output)["seconds_per_step"])
     return {"graft": statistics.median(ours), "peer": statistics.median(theirs)}
@@ -136,7 +153,7 @@ def head(options, photos, name):
 
 
 def split_for_steps(photos):
-    """Training images for whole batches, and two for validation, so that an epoch is its steps."""
+    """Training images for whole batches, and two for validation."""
     small = photos / "step"
     if not small.exists():
         files = sorted((photos / "all").rglob("*.jpg"))
@@ -162,8 +179,9 @@ def main():
     if not GRAFT.exists():
         stop(f"{GRAFT} is not built yet; run make build")
     options.out.mkdir(parents=True, exist_ok=True)
-    photos = made_photos(options)
+    photos = made(options, f"photos-{options.count}", MAKE_PHOTOS, options.count)
     split_for_steps(photos)
+    camera = made(options, f"camera-{options.count // 2}", MAKE_MOSAICS, options.count // 2, *CAMERA, TILE)
     results = Results(options.out / "image-speed.json", {"count": options.count, "rounds": options.rounds})
 
     def part(name, measure):
@@ -174,18 +192,19 @@ def main():
     if "decode" in options.parts:
         about = json.loads((photos / "about.json").read_text())
         print(f"{about['photos']} photos, {about['natural']} of them as they were taken, the others enlarged")
-        measured = part("decode", lambda: decode(options, photos))
-        rates = measured["rates"]
-        print(f"pixels of {measured['pixels']['images']} images differ by at most {measured['pixels']['largest_difference']:.1e} from Pillow's and torchvision's; "
-              f"fast_decode changes a sample by {measured['fast_deviation']:.2f} of 255 levels on average")
-        for side, rate in rates.items():
-            target = f", target {TARGETS[side]:.1f}" if side in TARGETS else ""
-            print(f"decode  {side:22}{rate:9.1f} images/s   {rate / rates['peer']:.2f} of Pillow and torchvision{target}")
+        for name, place in ("photos", photos), ("camera", camera):
+            measured = part(f"decode {name}", lambda: decode(options, place))
+            rates = measured["rates"]
+            print(f"pixels of {measured['pixels']['images']} {name} images differ by at most {measured['pixels']['largest_difference']:.1e} "
+                  f"from Pillow's and torchvision's; fast_decode changes a sample by {measured['fast_deviation']:.2f} of 255 levels on average")
+            for side, rate in rates.items():
+                target = f", target {TARGETS[side]:.1f}" if side in TARGETS else ""
+                print(f"decode {name:8}{side:22}{rate:9.1f} images/s   {rate / rates['peer']:.2f} of Pillow and torchvision{target}")
     for kind, measure in ("step", step), ("head", head):
         for name in options.models if kind in options.parts else ():
             part(f"{kind} {name}", lambda: measure(options, photos, name))
     for name, values in results.json["parts"].items():
-        if name != "decode":
+        if not name.startswith("decode"):
             bound = f", arithmetic allows {values['bound']:.2f}" if "bound" in values else ""
             print(f"{name:32} graft {values['graft']:8.3f} s   peer {values['peer']:8.3f} s   {values['peer'] / values['graft']:.2f} times, "
                   f"target {TARGETS[name.split()[0]]:.1f}{bound}")

@@ -7,7 +7,8 @@ usage: retain_images.py --weights resnet20.th --first CIFAR10 --second BCCD [--s
 validation split: then half of its test images choose and the other half report). The source is CIFAR's ResNet-20 as
 akamaster/pytorch_resnet_cifar10 saves it; printed is its accuracy on --first's test images before and after, beside the new
 task's, with the spread over seeds and the curve of gain against loss. The schedule is the same for all: head, then everything
-at --rate. Results are kept after each run; the same command goes on.
+at --rate. Batch norms keep the source's statistics, which no term holds, but where a method's name says that they move, and in
+`none`. Results are kept after each run; the same command goes on.
 """
 import json
 import pathlib
@@ -16,8 +17,14 @@ import shutil
 from retain_table import numbers, table
 from side_by_side import BENCH, GRAFT, Results, arguments, fresh, result_of, run, settings, stop, threads
 
+MOVING = {"finetune.batch_norm": "source"}  # norms take the new images' statistics, as they do by default
 METHODS = {
-    "none": {},
+    "none": MOVING,
+    "ewc 10, norms move": {"retain.ewc.strength": 10.0, **MOVING},
+    "lwf 1, norms move": {"retain.lwf.weight": 1.0, **MOVING},
+    "replay 30 %, norms move": {"retain.replay.fraction": 0.3, **MOVING},
+    "budget 1 %, norms move": {"retain.max_forgetting": 0.01, **MOVING},
+    "held norms": {},
     "l2sp 0.1": {"retain.l2sp": 0.1},
     "l2sp 1": {"retain.l2sp": 1.0},
     "ewc 1": {"retain.ewc.strength": 1.0},
@@ -57,7 +64,7 @@ def trained(options, source, seed, name, method):
               "finetune.unfreeze.max_units": 0, "finetune.full.when": "always", "finetune.full.epochs": options.epochs,
               "finetune.full.patience": 0, "finetune.full.learning_rate": options.rate, "retain.examples": 2000,
               "retain.ewc.carry": False, "retain.curve": True,
-              "retain.source_data.path": str(options.first), **method}
+              "finetune.batch_norm": "held", "retain.source_data.path": str(options.first), **method}
     output = run([GRAFT, "run", "--source", source, "--data", options.second, "--out", fresh(folder), "--json", "--quiet",
                   *settings(recipe)])
     return numbers(result_of(output.output), output.seconds)

@@ -84,8 +84,8 @@ struct FinetuneOptions {
     field("min_improvement", min_improvement,
           "smaller gains, or gains within half a bootstrap standard error, count as none");
     field("batch_norm", batch_norm,
-          "statistics of frozen batch norms: source, or target for an estimate on the training examples before phase 1 "
-          "(AdaBN, Li et al. 2017)");
+          "statistics of batch norms: source, which move where a block learns; held: the source's to the end, so that "
+          "what it knew stays; target: an estimate on the training examples before phase 1 (AdaBN, Li et al. 2017)");
     field("head", head, "phase 1");
     field("unfreeze", unfreeze, "phase 2");
     field("full", full, "phase 3");

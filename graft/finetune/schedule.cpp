@@ -164,6 +164,10 @@ struct Schedule::Machine {
     if (head.closed_form && (s.task == "classification" || s.task == "multilabel" || s.task == "regression"))
       trials.push_back({*std::min_element(head.learning_rates.begin(), head.learning_rates.end()),
                         head.weight_decays.front(), true});
+    if (s.options.batch_norm == "held")
+      GRAFT_CHECK(
+          usage, train::hold_batch_norm(s.model) > 0,
+          "finetune.batch_norm: the source has no batch norm whose statistics could be held; leave it at source.");
     units = unfreezing_order(s.model, s.options.unfreeze);
     result = {{"metric", metric}, {"phases", Json::array()}};
     for (const auto& item : s.model.parameters_by_key())

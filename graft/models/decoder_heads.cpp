@@ -88,7 +88,7 @@ struct CausalLmHead final : NormedHead, LanguageHead {
     return nn::chunked_sum(projection(ends), [&](int64_t start, const Tensor& log_p, Tensor* of_logits) {
       Tensor of_other;
       other(start, log_p, of_logits ? &of_other : nullptr);  // first, for the cross-entropy overwrites log p
-      const auto sum = own(start, log_p, of_logits);
+      auto sum = own(start, log_p, of_logits);
       if (of_logits) of_logits->add_(of_other);
       return sum;
     });

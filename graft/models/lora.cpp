@@ -74,6 +74,7 @@ std::vector<std::string> last_names(const std::vector<std::string>& paths) {
 
 std::vector<std::string> paths_of(const auto& by_path) {
   std::vector<std::string> paths;
+  paths.reserve(by_path.size());
   for (const auto& item : by_path) paths.push_back(item.first);
   return paths;
 }

@@ -22,12 +22,14 @@ struct Conv2dImpl : Attachable {
 };
 TORCH_MODULE(Conv2d);
 
-/// Statistics of the batch in training, the stored ones else. Frozen blocks are in evaluation mode (Note [Frozen modes]
-/// in models/model.cpp), so theirs never move.
+/// Statistics of the batch in training, the stored ones else, or always where they are `held`. Frozen blocks are in
+/// evaluation mode (Note [Frozen modes] in models/model.cpp), so theirs never move.
 struct BatchNormImpl : Attachable {
   /// `momentum`: the weight of the batch in the running statistics.
   explicit BatchNormImpl(int64_t channels, double eps = 1e-5, double momentum = 0.1);
   Tensor forward(const Tensor& x);  // (B, C, H, W)
+  void train(bool on = true) override { Attachable::train(on && !held); }
+  bool held = false;
   double eps, momentum;
   Tensor weight, bias, running_mean, running_var;  // (C)
   Tensor num_batches_tracked;                      // () int64, counted for other readers of the file

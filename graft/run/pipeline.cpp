@@ -26,6 +26,7 @@
 #include "graft/run/retention.h"
 #include "graft/run/selection.h"
 #include "graft/run/task_inputs.h"
+#include "graft/train/batch_norm_statistics.h"
 
 namespace graft::run {
 namespace {
@@ -532,6 +533,10 @@ struct Runner {
           "note: the new labels contain the source's. EWC, L2-SP and LwF cannot hold old classes when the class set "
           "grows; "
           "replay can (retain.replay.fraction with retain.source_data).");
+    if (!terms.empty() && setting.options.batch_norm != "held" && train::has_batch_norm(model))
+      progress.line(
+          "note: batch norms that learn take the new images' statistics, which no term of [retain] holds; "
+          "finetune.batch_norm = \"held\" keeps the source's.");
     return terms;
   }
 

@@ -69,7 +69,7 @@ void check_data(const Recipe& r, Checks& c, std::vector<std::string>& mistakes) 
 }
 
 void check_finetune(const Recipe& r, Checks& c) {
-  c.one_of("finetune.batch_norm", r.finetune.batch_norm, {"source", "target"});
+  c.one_of("finetune.batch_norm", r.finetune.batch_norm, {"source", "held", "target"});
   const auto& h = r.finetune.head;
   c.at_least("finetune.head.epochs", 1, h.epochs);
   c.at_least("finetune.head.min_epochs", 0, h.min_epochs);

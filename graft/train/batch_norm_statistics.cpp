@@ -7,11 +7,20 @@
 
 namespace graft::train {
 
-int64_t estimate_batch_norm(models::Model& model, const features::Inputs& inputs, int64_t batch_rows,
-                            const std::function<void(int64_t, int64_t)>& progress) {
+namespace {
+
+std::vector<std::shared_ptr<nn::BatchNormImpl>> batch_norms(const models::Model& model) {
   std::vector<std::shared_ptr<nn::BatchNormImpl>> norms;
   for (const auto& module : model.modules(/*include_self=*/false))
     if (auto norm = std::dynamic_pointer_cast<nn::BatchNormImpl>(module)) norms.push_back(std::move(norm));
+  return norms;
+}
+
+}  // namespace
+
+int64_t estimate_batch_norm(models::Model& model, const features::Inputs& inputs, int64_t batch_rows,
+                            const std::function<void(int64_t, int64_t)>& progress) {
+  const auto norms = batch_norms(model);
   if (norms.empty()) return 0;
   GRAFT_CHECK(data, inputs.size() > 1, "statistics of batch norms want at least two examples; there is {}.",
               inputs.size());
@@ -40,6 +49,17 @@ int64_t estimate_batch_norm(models::Model& model, const features::Inputs& inputs
   }
   for (size_t i = 0; i < norms.size(); ++i) norms[i]->momentum = momenta[i], norms[i]->eval();
   model.train(was_training);
+  return static_cast<int64_t>(norms.size());
+}
+
+bool has_batch_norm(const models::Model& model) { return !batch_norms(model).empty(); }
+
+int64_t hold_batch_norm(models::Model& model) {
+  const auto norms = batch_norms(model);
+  for (const auto& norm : norms) {
+    norm->held = true;
+    norm->eval();
+  }
   return static_cast<int64_t>(norms.size());
 }
 

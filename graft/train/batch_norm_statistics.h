@@ -1,4 +1,4 @@
-// AdaBN: the statistics of batch norms estimated anew on the target domain, before anything learns.
+// Batch norms' statistics: estimated anew on the target domain, before anything learns (AdaBN), or held at the source's.
 // Paper: Li et al. 2017, https://arxiv.org/abs/1603.04779
 #pragma once
 
@@ -15,5 +15,11 @@ namespace graft::train {
 /// `progress(done, total)` in batches. Throws Kind::data for fewer than two examples.
 int64_t estimate_batch_norm(models::Model& model, const features::Inputs& inputs, int64_t batch_rows,
                             const std::function<void(int64_t, int64_t)>& progress = {});
+
+bool has_batch_norm(const models::Model& model);
+
+/// From now on every batch norm in the chains computes with the statistics that it has, also where its block learns.
+/// Returns their number.
+int64_t hold_batch_norm(models::Model& model);
 
 }  // namespace graft::train

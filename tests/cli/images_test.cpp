@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include <csignal>
+#include <cstring>
 #include <set>
 
 #include "graft/core/random.h"
@@ -290,6 +291,53 @@ TEST_P(ImageRun, BatchNormsCanTakeTheTargetsStatistics) {
     EXPECT_EQ(tests::run_fingerprint(scratch / name), expected) << "operation " << operation;
   }
   EXPECT_GE(killed, 1);
+}
+
+TEST_P(ImageRun, BatchNormsCanKeepTheSourcesStatistics) {
+  const auto with = [&](const std::string& out) {
+    auto arguments = run(out);
+    // A head that learns next to nothing, so that the best weights are of a phase that changes more than it.
+    for (const auto* setting :
+         {"finetune.batch_norm=held", "finetune.head.learning_rates=[1e-9]", "finetune.head.closed_form=false",
+          "finetune.unfreeze.learning_rate=1e-2", "finetune.full.learning_rate=2e-3", "finetune.full.epochs=12",
+          "finetune.full.patience=0", "train.batch_size=4"})
+      arguments.insert(arguments.end(), {"--set", setting});
+    return arguments;
+  };
+  const auto outcome = graft(with("held"));
+  if (std::string name = GetParam(); name.starts_with("vit") || name.starts_with("swin")) {
+    EXPECT_EQ(outcome.code, 2);
+    EXPECT_NE(outcome.err.find("the source has no batch norm"), std::string::npos) << outcome.err;
+    return;
+  }
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const auto source = io::read_checkpoint(scratch / "source"), result = io::read_checkpoint(scratch / "held/model");
+  int statistics = 0, learned = 0;
+  for (const auto& [name, before] : source.tensors) {
+    const auto& after = result.tensors.at(name);
+    if (before.dtype != io::DType::f32 || before.shape != after.shape) continue;
+    const bool same = std::memcmp(before.data, after.data, 4 * io::element_count(before.shape)) == 0;
+    if (name.ends_with("running_mean") || name.ends_with("running_var")) {
+      ++statistics;
+      EXPECT_TRUE(same) << name;
+    } else {
+      learned += !same;
+    }
+  }
+  EXPECT_GT(statistics, 0);
+  EXPECT_GT(learned, 0);
+  // What holds them is not in a checkpoint: it follows from the recipe.
+  const auto expected = tests::run_fingerprint(scratch / "held");
+  for (const int operation : {100}) {
+    const auto name = "held" + std::to_string(operation);
+    graft(with(name), "", {"GRAFT_TEST_FAULT=kill:" + std::to_string(operation)});
+    auto again = with(name);
+    if (std::filesystem::exists(scratch / name / "recipe.toml"))
+      again = {"run", "--quiet", "--resume", (scratch / name).string()};
+    const auto resumed = graft(again);
+    ASSERT_EQ(resumed.code, 0) << "operation " << operation << ": " << resumed.err;
+    EXPECT_EQ(tests::run_fingerprint(scratch / name), expected) << "operation " << operation;
+  }
 }
 
 // ---- masked autoencoding before the schedule

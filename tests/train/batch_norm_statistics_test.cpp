@@ -80,10 +80,32 @@ TEST(AdaBN, TheModeAndTheMomentumStay) {
       1e-5);
 }
 
+TEST(HeldBatchNorm, StatisticsStayWhereABlockLearnsAndGradientsAreThoseOfFixedOnes) {
+  at::set_num_threads(1);
+  const Case c("resnet_classification", 1, 0.0);
+  auto& model = *c.model;
+  EXPECT_TRUE(has_batch_norm(model));
+  EXPECT_EQ(hold_batch_norm(model), 8);
+  model.unfreeze_only(model.all_groups());
+  const auto before = tensors_of(model);
+  const auto inputs = c.inputs->batch("image", {0, 1, 2, 3});
+  const auto end = [&] { return model.forward("image", 0, 3, inputs, {}).hidden.values; };
+  model.train();
+  EXPECT_TRUE(model.is_training());
+  const auto learning = end();
+  learning.square().sum().backward();
+  EXPECT_GT(model.parameters_by_key()["conv1.weight"].grad().abs().max().item<double>(), 0);
+  model.eval();
+  EXPECT_TRUE(same(learning, end())) << "a held norm computes in training what it computes in evaluation";
+  for (const auto& [name, value] : tensors_of(model)) EXPECT_TRUE(same(value, before.at(name))) << name;
+}
+
 TEST(AdaBN, AModelWithoutBatchNormHasNone) {
   const Case c("vit_classification");
   const auto before = tensors_of(*c.model);
   EXPECT_EQ(estimate_batch_norm(*c.model, *c.inputs, 100), 0);
+  EXPECT_FALSE(has_batch_norm(*c.model));
+  EXPECT_EQ(hold_batch_norm(*c.model), 0);
   for (const auto& [name, value] : tensors_of(*c.model)) EXPECT_TRUE(same(value, before.at(name))) << name;
 }
 
