@@ -7,8 +7,8 @@ usage: image_speed.py --photos DIR [--models resnet18 vit_tiny_patch16_224] [--p
 DIR holds images of any size below folders of classes. JPEGs with a short side of 256 or more are taken as they are; only what is
 smaller is enlarged to 640 x 480 and written as a JPEG of quality 90, and how many were is said. Half of them become a class `a`,
 half `b`. Decoding is measured on images of a camera's size too, 2048 x 1536, each a mosaic of 48 of DIR's: `fast_decode` has
-something to leave out only where half an image is still as large as what is wanted, 256. Models are timm's with random weights, at 224 x 224. Both sides take turns, --rounds times, and the median counts.
-Pixels are compared with the peer's before any speed is quoted. Each result stands beside its target, and the head phase beside
+something to leave out only where half an image is still as large as what is wanted, 256. Models are timm's with random weights,
+at 224 x 224. Both sides take turns, --rounds times, and the median counts. Pixels are compared with the peer's before any speed is quoted. Each result stands beside its target, and the head phase beside
 what arithmetic allows: multiplications of ten passes over those of one, from the peer's count of them.
 """
 import argparse

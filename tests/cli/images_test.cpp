@@ -108,6 +108,7 @@ class ImageRun : public testing::TestWithParam<const char*> {
       arguments.insert(arguments.end(), {"--set", setting});
     return arguments;
   }
+  static bool refused_without_batch_norm(const tests::Outcome& outcome);
   Scratch scratch;
 };
 
@@ -244,25 +245,20 @@ TEST(ImageEvaluate, PublishedWeightsHaveTheReferencesAccuracy) {
 
 TEST_P(ImageRun, ResumedAfterAKillItEndsWithTheSameBytes) {
   ASSERT_EQ(graft(run("whole")).code, 0);
-  const auto expected = tests::run_fingerprint(scratch / "whole");
-  int killed = 0;
-  for (const int operation : {25, 60, 110, 170}) {
-    const auto name = "run" + std::to_string(operation);
-    const auto first = graft(run(name), "", {"GRAFT_TEST_FAULT=kill:" + std::to_string(operation)});
-    if (first.code == 0) continue;  // it needs fewer operations than that
-    ASSERT_EQ(first.code, 128 + SIGKILL) << first.err;
-    ++killed;
-    auto again = run(name);
-    if (std::filesystem::exists(scratch / name / "recipe.toml"))
-      again = {"run", "--quiet", "--resume", (scratch / name).string()};
-    const auto resumed = graft(again);
-    ASSERT_EQ(resumed.code, 0) << "operation " << operation << ": " << resumed.err;
-    EXPECT_EQ(tests::run_fingerprint(scratch / name), expected) << "operation " << operation;
-  }
-  EXPECT_GE(killed, 2);
+  const auto arguments = [&](const std::string& name) { return run(name); };
+  EXPECT_GE(tests::expect_same_after_kills(scratch / "whole", {25, 60, 110, 170}, arguments), 2);
 }
 
 // ---- batch norms on the target domain
+
+/// Whether the source is one without batch norms; then `outcome` must be the refusal that says so.
+bool ImageRun::refused_without_batch_norm(const tests::Outcome& outcome) {
+  const std::string name = GetParam();
+  if (!name.starts_with("vit") && !name.starts_with("swin")) return false;
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_NE(outcome.err.find("the source has no batch norm"), std::string::npos) << outcome.err;
+  return true;
+}
 
 TEST_P(ImageRun, BatchNormsCanTakeTheTargetsStatistics) {
   const auto with = [&](const std::string& out) {
@@ -271,26 +267,11 @@ TEST_P(ImageRun, BatchNormsCanTakeTheTargetsStatistics) {
     return arguments;
   };
   const auto outcome = graft(with("target"));
-  if (std::string name = GetParam(); name.starts_with("vit") || name.starts_with("swin")) {
-    EXPECT_EQ(outcome.code, 2);
-    EXPECT_NE(outcome.err.find("the source has no batch norm"), std::string::npos) << outcome.err;
-    return;
-  }
+  if (refused_without_batch_norm(outcome)) return;
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_NE(tests::read_text(scratch / "target/journal.jsonl").find("\"event\":\"batch_norm\""), std::string::npos);
   // A resumed run has the statistics from its checkpoint.
-  const auto expected = tests::run_fingerprint(scratch / "target");
-  int killed = 0;
-  for (const int operation : {40, 70, 100}) {
-    const auto name = "target" + std::to_string(operation);
-    const auto first = graft(with(name), "", {"GRAFT_TEST_FAULT=kill:" + std::to_string(operation)});
-    if (first.code == 0) continue;
-    ++killed;
-    const auto resumed = graft({"run", "--quiet", "--resume", (scratch / name).string()});
-    ASSERT_EQ(resumed.code, 0) << "operation " << operation << ": " << resumed.err;
-    EXPECT_EQ(tests::run_fingerprint(scratch / name), expected) << "operation " << operation;
-  }
-  EXPECT_GE(killed, 1);
+  EXPECT_GE(tests::expect_same_after_kills(scratch / "target", {40, 70, 100}, with), 1);
 }
 
 TEST_P(ImageRun, BatchNormsCanKeepTheSourcesStatistics) {
@@ -305,11 +286,7 @@ TEST_P(ImageRun, BatchNormsCanKeepTheSourcesStatistics) {
     return arguments;
   };
   const auto outcome = graft(with("held"));
-  if (std::string name = GetParam(); name.starts_with("vit") || name.starts_with("swin")) {
-    EXPECT_EQ(outcome.code, 2);
-    EXPECT_NE(outcome.err.find("the source has no batch norm"), std::string::npos) << outcome.err;
-    return;
-  }
+  if (refused_without_batch_norm(outcome)) return;
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   const auto source = io::read_checkpoint(scratch / "source"), result = io::read_checkpoint(scratch / "held/model");
   int statistics = 0, learned = 0;
@@ -327,17 +304,7 @@ TEST_P(ImageRun, BatchNormsCanKeepTheSourcesStatistics) {
   EXPECT_GT(statistics, 0);
   EXPECT_GT(learned, 0);
   // What holds them is not in a checkpoint: it follows from the recipe.
-  const auto expected = tests::run_fingerprint(scratch / "held");
-  for (const int operation : {100}) {
-    const auto name = "held" + std::to_string(operation);
-    graft(with(name), "", {"GRAFT_TEST_FAULT=kill:" + std::to_string(operation)});
-    auto again = with(name);
-    if (std::filesystem::exists(scratch / name / "recipe.toml"))
-      again = {"run", "--quiet", "--resume", (scratch / name).string()};
-    const auto resumed = graft(again);
-    ASSERT_EQ(resumed.code, 0) << "operation " << operation << ": " << resumed.err;
-    EXPECT_EQ(tests::run_fingerprint(scratch / name), expected) << "operation " << operation;
-  }
+  EXPECT_EQ(tests::expect_same_after_kills(scratch / "held", {100}, with), 1);
 }
 
 // ---- masked autoencoding before the schedule
@@ -413,26 +380,12 @@ TEST_P(AdaptedImageRun, LeavesAnAdaptedModelReconstructionsAndAClassifier) {
 
 TEST_P(AdaptedImageRun, ResumedAfterAKillItEndsWithTheSameBytes) {
   ASSERT_EQ(graft(adapted_run("whole")).code, 0);
-  const auto whole = [&](const std::string& name) {
-    return tests::run_fingerprint(scratch / name) + tests::read_text(scratch / name / "adapted/model.safetensors") +
-           tests::read_text(scratch / name / "reconstructions/1.png");
+  const auto whole = [](const std::filesystem::path& run) {
+    return tests::run_fingerprint(run) + tests::read_text(run / "adapted/model.safetensors") +
+           tests::read_text(run / "reconstructions/1.png");
   };
-  const auto expected = whole("whole");
-  int killed = 0;
-  for (const int operation : {9, 30, 55, 80, 120}) {
-    const auto name = "run" + std::to_string(operation);
-    const auto first = graft(adapted_run(name), "", {"GRAFT_TEST_FAULT=kill:" + std::to_string(operation)});
-    if (first.code == 0) continue;
-    ASSERT_EQ(first.code, 128 + SIGKILL) << first.err;
-    ++killed;
-    auto again = adapted_run(name);
-    if (std::filesystem::exists(scratch / name / "recipe.toml"))
-      again = {"run", "--quiet", "--resume", (scratch / name).string()};
-    const auto resumed = graft(again);
-    ASSERT_EQ(resumed.code, 0) << "operation " << operation << ": " << resumed.err;
-    EXPECT_EQ(whole(name), expected) << "operation " << operation;
-  }
-  EXPECT_GE(killed, 4);
+  const auto arguments = [&](const std::string& name) { return adapted_run(name); };
+  EXPECT_GE(tests::expect_same_after_kills(scratch / "whole", {9, 30, 55, 80, 120}, arguments, whole), 4);
 }
 
 INSTANTIATE_TEST_SUITE_P(Sources, AdaptedImageRun,

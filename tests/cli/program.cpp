@@ -219,4 +219,27 @@ std::string run_fingerprint(const fs::path& run) {
          report::without_times(report::Journal(run / "journal.jsonl").entries());
 }
 
+int expect_same_after_kills(const fs::path& whole, const std::vector<int>& operations,
+                            const std::function<std::vector<std::string>(const std::string&)>& arguments,
+                            const std::function<std::string(const fs::path&)>& fingerprint) {
+  const auto expected = fingerprint(whole);
+  int killed = 0;
+  for (const int operation : operations) {
+    const auto name = whole.filename().string() + std::to_string(operation);
+    const auto folder = whole.parent_path() / name;
+    const auto first = graft(arguments(name), "", {"GRAFT_TEST_FAULT=kill:" + std::to_string(operation)});
+    if (first.code == 0) continue;
+    EXPECT_EQ(first.code, 128 + SIGKILL) << "operation " << operation << ": " << first.err;
+    ++killed;
+    auto again = arguments(name);
+    if (fs::exists(folder / "recipe.toml")) again = {"run", "--quiet", "--resume", folder.string()};
+    const auto second = graft(again);
+    EXPECT_EQ(second.code, 0) << "operation " << operation << ": " << second.err;
+    if (second.code == 0) {
+      EXPECT_EQ(fingerprint(folder), expected) << "operation " << operation;
+    }
+  }
+  return killed;
+}
+
 }  // namespace graft::tests

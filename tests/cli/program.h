@@ -3,6 +3,7 @@
 
 #include <sys/wait.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -63,5 +64,12 @@ std::vector<std::string> short_run(const Scratch& scratch, const std::string& ou
 
 /// SHA-256 of the model and the journal without its times: what a resumed run must share with the unbroken one.
 std::string run_fingerprint(const fs::path& run);
+
+/// Expects that a run, killed inside its n-th write for each n of `operations` and brought to its end by a second call, has
+/// the fingerprint of the unbroken run `whole`, beside which it lies. `arguments` are a run's by its name. Returns how
+/// many were killed; a run that needs fewer writes is none.
+int expect_same_after_kills(const fs::path& whole, const std::vector<int>& operations,
+                            const std::function<std::vector<std::string>(const std::string&)>& arguments,
+                            const std::function<std::string(const fs::path&)>& fingerprint = run_fingerprint);
 
 }  // namespace graft::tests

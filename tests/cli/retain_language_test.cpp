@@ -339,22 +339,7 @@ TEST(RetainLanguageSlow, ResumedAfterAKillItEndsWithTheSameBytes) {
     return all;
   };
   ASSERT_EQ(graft(arguments("whole")).code, 0);
-  const auto expected = tests::run_fingerprint(scratch / "whole");
-  int killed = 0;
-  for (const int operation : {12, 45, 90, 150, 210, 280}) {
-    const auto name = "run" + std::to_string(operation);
-    const auto first = graft(arguments(name), "", {"GRAFT_TEST_FAULT=kill:" + std::to_string(operation)});
-    if (first.code == 0) continue;
-    ASSERT_EQ(first.code, 128 + SIGKILL) << first.err;
-    ++killed;
-    auto again = arguments(name);
-    if (std::filesystem::exists(scratch / name / "recipe.toml"))
-      again = {"run", "--quiet", "--resume", (scratch / name).string()};
-    const auto resumed = graft(again);
-    ASSERT_EQ(resumed.code, 0) << "operation " << operation << ": " << resumed.err;
-    EXPECT_EQ(tests::run_fingerprint(scratch / name), expected) << "operation " << operation;
-  }
-  EXPECT_GE(killed, 4);
+  EXPECT_GE(tests::expect_same_after_kills(scratch / "whole", {12, 45, 90, 150, 210, 280}, arguments), 4);
 }
 
 }  // namespace

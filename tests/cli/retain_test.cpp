@@ -421,23 +421,8 @@ TEST(RetainSlow, ResumedAfterAKillItEndsWithTheSameBytes) {
       with_source_data(scratch, {"retain.ewc.strength=100", "retain.l2sp=0.1", "retain.lwf.weight=1",
                                  "retain.max_forgetting=0", "retain.replay.fraction=0.2", "retain.replay.size=20"});
   ASSERT_EQ(graft(second_run(scratch, "whole", settings)).code, 0);
-  const auto expected = tests::run_fingerprint(scratch / "whole");
-  int killed = 0;
-  for (const int operation : {5, 20, 41, 75, 110, 160, 210, 260, 330}) {
-    const auto name = "run" + std::to_string(operation);
-    const auto first =
-        graft(second_run(scratch, name, settings), "", {"GRAFT_TEST_FAULT=kill:" + std::to_string(operation)});
-    if (first.code == 0) continue;
-    ASSERT_EQ(first.code, 128 + SIGKILL) << first.err;
-    ++killed;
-    auto again = second_run(scratch, name, settings);
-    if (std::filesystem::exists(scratch / name / "recipe.toml"))
-      again = {"run", "--quiet", "--resume", (scratch / name).string()};
-    const auto resumed = graft(again);
-    ASSERT_EQ(resumed.code, 0) << "operation " << operation << ": " << resumed.err;
-    EXPECT_EQ(tests::run_fingerprint(scratch / name), expected) << "operation " << operation;
-  }
-  EXPECT_GE(killed, 5);
+  const auto arguments = [&](const std::string& name) { return second_run(scratch, name, settings); };
+  EXPECT_GE(tests::expect_same_after_kills(scratch / "whole", {5, 20, 41, 75, 110, 160, 210, 260, 330}, arguments), 5);
 }
 
 }  // namespace

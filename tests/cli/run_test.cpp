@@ -122,23 +122,10 @@ TEST(Run, JournalSaysThatFrozenTensorsAreUnchanged) {
 TEST(RunSlow, ResumedAfterAKillItEndsWithTheSameBytes) {
   const Scratch scratch;
   ASSERT_EQ(graft(tests::short_run(scratch, "whole")).code, 0);
-  const auto expected = tests::run_fingerprint(scratch / "whole");
-  int killed = 0;
-  for (const int operation : {3, 30, 61, 95, 140, 190, 240, 300, 370, 450, 530, 610}) {
-    const auto name = "run" + std::to_string(operation);
-    const auto first =
-        graft(tests::short_run(scratch, name), "", {"GRAFT_TEST_FAULT=kill:" + std::to_string(operation)});
-    if (first.code == 0) continue;  // it needs fewer operations than that
-    ASSERT_EQ(first.code, 128 + SIGKILL) << first.err;
-    ++killed;
-    auto again = tests::short_run(scratch, name);
-    if (std::filesystem::exists(scratch / name / "recipe.toml"))
-      again = {"run", "--quiet", "--resume", (scratch / name).string()};
-    const auto resumed = graft(again);
-    ASSERT_EQ(resumed.code, 0) << "operation " << operation << ": " << resumed.err;
-    EXPECT_EQ(tests::run_fingerprint(scratch / name), expected) << "operation " << operation;
-  }
-  EXPECT_GE(killed, 8);
+  const auto arguments = [&](const std::string& name) { return tests::short_run(scratch, name); };
+  EXPECT_GE(tests::expect_same_after_kills(scratch / "whole", {3, 30, 61, 95, 140, 190, 240, 300, 370, 450, 530, 610},
+                                           arguments),
+            8);
 }
 
 TEST(Run, AFullDiskDuringTheRunStopsWithASentenceAndTheRunGoesOnLater) {
