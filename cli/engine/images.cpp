@@ -5,6 +5,7 @@
 #include "graft/core/error.h"
 #include "graft/core/parallel.h"
 #include "graft/core/threads.h"
+#include "graft/data/images/decode.h"
 #include "graft/data/images/image_dataset.h"
 #include "graft/data/images/preprocessing.h"
 #include "graft/io/safetensors.h"
@@ -30,6 +31,7 @@ Json preprocess_command(const Json& request) {
               p.channels());
   std::vector<std::vector<float>> values(names.size());
   std::vector<double> deviations(names.size());
+  data::start_vips();
   const auto started = std::chrono::steady_clock::now();
   parallel_for(names.size(), available_cores(), [&](int64_t i) {
     const auto name = std::string(names.text(i));

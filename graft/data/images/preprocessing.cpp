@@ -332,6 +332,13 @@ Image three_bands(const Preprocessing& p, RawImage raw, SixteenBit sixteen_bit) 
 
 namespace {
 
+Image resized_part(const Image& image, int64_t width, int64_t height, Filter filter, const Box& part) {
+  return resize(image, width, height, filter, part);
+}
+BandImage resized_part(const BandImage& image, int64_t width, int64_t height, Filter filter, const Box& part) {
+  return crop(resize(image, width, height, filter), part);
+}
+
 /// Resized and cropped.
 template <class Pixels>
 Pixels fitted(const Preprocessing& p, const Pixels& image, const std::string& where) {
@@ -345,10 +352,12 @@ Pixels fitted(const Preprocessing& p, const Pixels& image, const std::string& wh
                 "{}: is {} x {} pixels; with its short side at {} it would have {}. Cut it, or remove it.", where,
                 image.width, image.height, p.short_edge, width * height);
   }
-  auto result = width ? resize(image, width, height, p.filter) : image;
-  if (!p.crop_width) return result;
-  return crop(result, {half_of(result.width - p.crop_width, p.round_half_even),
-                       half_of(result.height - p.crop_height, p.round_half_even), p.crop_width, p.crop_height});
+  if (!width) width = image.width, height = image.height;
+  if (!p.crop_width) return resize(image, width, height, p.filter);
+  const Box part{half_of(width - p.crop_width, p.round_half_even), half_of(height - p.crop_height, p.round_half_even),
+                 p.crop_width, p.crop_height};
+  if (part.left < 0 || part.top < 0) return crop(resize(image, width, height, p.filter), part);  // with a black border
+  return resized_part(image, width, height, p.filter, part);
 }
 
 }  // namespace

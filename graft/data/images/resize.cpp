@@ -56,21 +56,24 @@ double support_of(Filter filter) {
 
 /// For each pixel of a pass: the first of its sources, how many, and their weights.
 struct Weights {
+  int64_t pixels() const { return static_cast<int64_t>(first.size()); }
+
   std::vector<int64_t> first, count;
   std::vector<int32_t> values;  // in fixed point; `most` for each pixel
   std::vector<double> exact;
   int64_t most = 0;
 };
 
-Weights weights_of(int64_t in, int64_t out, Filter filter) {
+/// Of the pixels [begin, begin + pixels) of `out` that `in` of them become.
+Weights weights_of(int64_t in, int64_t out, Filter filter, int64_t begin, int64_t pixels) {
   const double scale = static_cast<double>(in) / static_cast<double>(out), stretch = std::max(scale, 1.0);
   const double support = support_of(filter) * stretch;
   Weights w;
   w.most = static_cast<int64_t>(std::ceil(support)) * 2 + 1;
-  w.values.resize(out * w.most);
-  w.exact.resize(out * w.most);
-  for (int64_t i = 0; i < out; ++i) {
-    const double centre = (static_cast<double>(i) + 0.5) * scale;
+  w.values.resize(pixels * w.most);
+  w.exact.resize(pixels * w.most);
+  for (int64_t i = 0; i < pixels; ++i) {
+    const double centre = (static_cast<double>(begin + i) + 0.5) * scale;
     const auto first = std::max<int64_t>(0, static_cast<int64_t>(centre - support + 0.5));
     const auto last = std::min(in, static_cast<int64_t>(centre + support + 0.5));
     double sum = 0;
@@ -95,59 +98,60 @@ Weights weights_of(int64_t in, int64_t out, Filter filter) {
   return static_cast<uint8_t>(level < 0 ? 0 : level > 255 ? 255 : level);
 }
 
-template <int kBands>
-void horizontal_rows(const Image& in, const Weights& w, int64_t first_row, int64_t rows, Image& out) {
-  for (int64_t y = 0; y < rows; ++y) {
+void horizontal_gray(const Image& in, const Weights& w, int64_t first_row, Image& out) {
+  for (int64_t y = 0; y < out.height; ++y) {
     const auto* line = in.at(0, y + first_row);
     auto* to = out.at(0, y);
     for (int64_t x = 0; x < out.width; ++x) {
-      int32_t sums[kBands];
-      std::fill(sums, sums + kBands, 1 << (kPrecision - 1));
-      const auto* from = line + w.first[x] * kBands;
+      int32_t sum = 1 << (kPrecision - 1);
       const auto* k = w.values.data() + x * w.most;
-      for (int64_t i = 0; i < w.count[x]; ++i, from += kBands)
-        for (int c = 0; c < kBands; ++c) sums[c] += from[c] * k[i];
-      for (int c = 0; c < kBands; ++c) *to++ = clipped(sums[c]);
+      for (int64_t i = 0; i < w.count[x]; ++i) sum += line[w.first[x] + i] * k[i];
+      to[x] = clipped(sum);
     }
   }
 }
 
-// The same sums four at a time, the fourth being the next pixel's first and left out: nothing but the speed differs.
 using Lanes = int32_t __attribute__((vector_size(16)));
-using Bytes = uint8_t __attribute__((vector_size(4)));
 
-GRAFT_CLONES void horizontal_colours(const uint8_t* in, int64_t in_row, const Weights& w, int64_t rows, uint8_t* out,
-                                     int64_t width) {
-  const auto *first = w.first.data(), *count = w.count.data();
-  const auto* values = w.values.data();
-  const auto most = w.most;
-  for (int64_t y = 0; y < rows; ++y, in += in_row)
-    for (int64_t x = 0; x < width; ++x, out += 3) {
-      const auto* from = in + first[x] * 3;
-      const auto* k = values + x * most;
-      Lanes sums = Lanes{} + (1 << (kPrecision - 1));
-      for (int64_t i = 0; i < count[x]; ++i, from += 3) {
-        Bytes bytes;
-        std::memcpy(&bytes, from, 4);
-        sums += __builtin_convertvector(bytes, Lanes) * k[i];
-      }
-      for (int c = 0; c < 3; ++c) out[c] = clipped(sums[c]);
-    }
+GRAFT_CLONES void widen(const uint8_t* from, int64_t count, int32_t* to) {
+  for (int64_t i = 0; i < count; ++i) to[i] = from[i];
 }
 
-Image horizontal(const Image& in, const Weights& w, int64_t width, int64_t first_row, int64_t rows) {
-  Image out(width, rows, in.bands);
+GRAFT_CLONES void clip(const int32_t* sums, int64_t count, uint8_t* to) {
+  for (int64_t i = 0; i < count; ++i) to[i] = clipped(sums[i]);
+}
+
+/// One row of a pass across in three colours: the same sums four at a time, the fourth being the next pixel's first and
+/// overwritten. Both rows have room for one more sample.
+GRAFT_CLONES void across(const int32_t* in, const Weights& w, int64_t in_width, int32_t* sums) {
+  const auto *first = w.first.data(), *count = w.count.data(), width = w.pixels();
+  const auto* k = w.values.data();
+  const auto most = w.most;
+  for (int64_t x = 0; x < width; ++x, k += most, sums += 3) {
+    const auto* from = in + first[x] * 3;
+    // Weights behind the last are 0, and loops of one length are faster than loops of two.
+    const auto taps = first[x] + most <= in_width ? most : count[x];
+    Lanes sum = Lanes{} + (1 << (kPrecision - 1));
+    for (int64_t i = 0; i < taps; ++i) {
+      Lanes pixel;
+      std::memcpy(&pixel, from + 3 * i, sizeof pixel);
+      sum += pixel * k[i];
+    }
+    std::memcpy(sums, &sum, sizeof sum);
+  }
+}
+
+Image horizontal(const Image& in, const Weights& w, int64_t first_row, int64_t rows) {
+  Image out(w.pixels(), rows, in.bands);
   if (in.bands == 1) {
-    horizontal_rows<1>(in, w, first_row, rows, out);
+    horizontal_gray(in, w, first_row, out);
     return out;
   }
-  // Behind the last pixel of the image there is no fourth byte, so its row is summed one by one.
-  const auto fast = std::min(rows, in.height - 1 - first_row);
-  horizontal_colours(in.at(0, first_row), in.width * 3, w, fast, out.samples.data(), width);
-  if (fast < rows) {
-    Image last(width, 1, 3);
-    horizontal_rows<3>(in, w, first_row + fast, 1, last);
-    std::copy(last.samples.begin(), last.samples.end(), out.at(0, fast));
+  std::vector<int32_t> row(in.width * 3 + 1), sums(out.width * 3 + 1);
+  for (int64_t y = 0; y < rows; ++y) {
+    widen(in.at(0, first_row + y), in.width * 3, row.data());
+    across(row.data(), w, in.width, sums.data());
+    clip(sums.data(), out.width * 3, out.at(0, y));
   }
   return out;
 }
@@ -156,23 +160,15 @@ GRAFT_CLONES void add_row(const uint8_t* from, int32_t k, int64_t count, int32_t
   for (int64_t x = 0; x < count; ++x) sums[x] += from[x] * k;
 }
 
-GRAFT_CLONES void clip_row(const int32_t* sums, int64_t count, uint8_t* to) {
-  for (int64_t x = 0; x < count; ++x) to[x] = clipped(sums[x]);
-}
-
-/// Row sums: the inner loop runs along a row, so that compilers make vectors of it.
-Image vertical(const Image& in, const Weights& w, int64_t height, int64_t first_row) {
-  Image out(in.width, height, in.bands);
-  const auto row = in.width * in.bands;
-  std::vector<int32_t> sums(row);
-  for (int64_t y = 0; y < height; ++y) {
+/// `in` begins with the row `first_row` of what the weights speak of.
+Image vertical(const Image& in, const Weights& w, int64_t first_row) {
+  Image out(in.width, w.pixels(), in.bands);
+  std::vector<int32_t> sums(in.width * in.bands);
+  for (int64_t y = 0; y < out.height; ++y) {
     std::fill(sums.begin(), sums.end(), 1 << (kPrecision - 1));
-    for (int64_t i = 0; i < w.count[y]; ++i) {
-      const auto* from = in.at(0, w.first[y] + i - first_row);
-      const int32_t k = w.values[y * w.most + i];
-      add_row(from, k, row, sums.data());
-    }
-    clip_row(sums.data(), row, out.at(0, y));
+    for (int64_t i = 0; i < w.count[y]; ++i)
+      add_row(in.at(0, w.first[y] + i - first_row), w.values[y * w.most + i], sums.size(), sums.data());
+    clip(sums.data(), sums.size(), out.at(0, y));
   }
   return out;
 }
@@ -189,25 +185,31 @@ std::vector<int64_t> nearest_places(int64_t in, int64_t out) {
 }  // namespace
 
 Image resize(const Image& image, int64_t width, int64_t height, Filter filter) {
+  return resize(image, width, height, filter, {0, 0, width, height});
+}
+
+Image resize(const Image& image, int64_t width, int64_t height, Filter filter, const Box& part) {
   GRAFT_ASSERT(width > 0 && height > 0 && (image.bands == 1 || image.bands == 3), "{} x {}", width, height);
-  if (width == image.width && height == image.height) return image;
+  GRAFT_ASSERT(part.left >= 0 && part.top >= 0 && part.left + part.width <= width && part.top + part.height <= height);
+  const bool narrower = width != image.width, lower = height != image.height;
+  if (!narrower && !lower) return crop(image, part);
   if (filter == Filter::nearest) {
     const auto xs = nearest_places(image.width, width), ys = nearest_places(image.height, height);
-    Image out(width, height, image.bands);
-    for (int64_t y = 0; y < height; ++y)
-      for (int64_t x = 0; x < width; ++x) std::memcpy(out.at(x, y), image.at(xs[x], ys[y]), image.bands);
+    Image out(part.width, part.height, image.bands);
+    for (int64_t y = 0; y < part.height; ++y)
+      for (int64_t x = 0; x < part.width; ++x)
+        std::memcpy(out.at(x, y), image.at(xs[part.left + x], ys[part.top + y]), image.bands);
     return out;
   }
-  const bool narrower = width != image.width, lower = height != image.height;
-  if (!lower) return horizontal(image, weights_of(image.width, width, filter), width, 0, image.height);
-  const auto rows = weights_of(image.height, height, filter);
-  if (!narrower) return vertical(image, rows, height, 0);
+  const auto columns = [&] { return weights_of(image.width, width, filter, part.left, part.width); };
+  if (!lower) return horizontal(image, columns(), part.top, part.height);
+  const auto rows = weights_of(image.height, height, filter, part.top, part.height);
+  if (!narrower) return crop(vertical(image, rows, 0), {part.left, 0, part.width, part.height});
   // Pillow's rule for the order of the passes; each rounds to 8 bits, so the order shows.
   if (image.height > height && image.height - height > 2 * (image.width - width))
-    return horizontal(vertical(image, rows, height, 0), weights_of(image.width, width, filter), width, 0, height);
+    return horizontal(vertical(image, rows, 0), columns(), 0, part.height);
   const auto first = rows.first.front(), last = rows.first.back() + rows.count.back();
-  return vertical(horizontal(image, weights_of(image.width, width, filter), width, first, last - first), rows, height,
-                  first);
+  return vertical(horizontal(image, columns(), first, last - first), rows, first);
 }
 
 namespace {
@@ -220,7 +222,7 @@ BandImage resized_side(const BandImage& image, int64_t size, bool across, Filter
   Weights w;
   std::vector<int64_t> places;
   if (filter == Filter::nearest) places = nearest_places(in, size);
-  else w = weights_of(in, size, filter);
+  else w = weights_of(in, size, filter, 0, size);
   for (int64_t y = 0; y < out.height; ++y)
     for (int64_t x = 0; x < out.width; ++x)
       for (int64_t c = 0; c < bands; ++c) {

@@ -19,6 +19,9 @@ struct Box {
 /// The whole image as `width` x `height` pixels.
 Image resize(const Image& image, int64_t width, int64_t height, Filter filter);
 
+/// The same, of which only `part`, which lies inside, is computed.
+Image resize(const Image& image, int64_t width, int64_t height, Filter filter, const Box& part);
+
 /// Of many bands: the same weights in double precision, as Pillow resizes its mode F.
 BandImage resize(const BandImage& image, int64_t width, int64_t height, Filter filter);
 

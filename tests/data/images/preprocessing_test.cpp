@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "graft/core/error.h"
+#include "graft/core/random.h"
 #include "graft/data/images/preprocessing.h"
 #include "graft/io/safetensors.h"
 #include "tests/fixtures.h"
@@ -107,6 +108,19 @@ TEST(Preprocessing, TorchvisionsPresetResizesAndCropsTheMiddle) {
   EXPECT_EQ(result.width, 6);
   EXPECT_EQ(*result.at(0, 0), 50);  // from column 5
   EXPECT_NEAR(p.value[0][255], (1 - 0.485) / 0.229, 1e-6);
+}
+
+TEST(Resize, APartIsWhatACropOfTheWholeIs) {
+  Image image(45, 31, 3);
+  Random random(1);
+  for (auto& sample : image.samples) sample = static_cast<uint8_t>(random.below(256));
+  const Box part{3, 2, 11, 9};
+  for (const auto filter : {Filter::nearest, Filter::bilinear, Filter::bicubic, Filter::lanczos})
+    for (const auto& [width, height] :
+         {std::pair<int64_t, int64_t>{20, 14}, {45, 14}, {20, 31}, {45, 31}, {90, 60}, {44, 12}})
+      EXPECT_EQ(resize(image, width, height, filter, part).samples,
+                crop(resize(image, width, height, filter), part).samples)
+          << static_cast<int>(filter) << " " << width << " x " << height;
 }
 
 TEST(Preprocessing, AStripThatTheResizeWouldBlowUpIsRefused) {
