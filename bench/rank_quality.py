@@ -7,8 +7,9 @@ Candidates of different worth are made of each real source (peers/candidates.py)
 modality and then runs the schedule with each. The weighted Kendall tau compares the two orders: a pair weighs 1/r + 1/s,
 r and s the places by accuracy; pairs within one standard error of the test accuracy are ties and left out. Its interval is
 a bootstrap over the tasks and over the test examples (95 %). Scores that only sources with a classifier have (LEEP, NCE) are
-compared on these alone. The sections of Debian's packages are always a task (--no-debian: not); beside each text task stands
-what TF-IDF and logistic regression reach, which is no source and not ranked. Results are kept after each run; the same
+compared on these alone. The sections of Debian's packages are always a task (--no-debian: not), and with --weights so are the
+garments of its Fashion-MNIST; beside each text task stands what TF-IDF and logistic regression reach, which is no source and not
+ranked. Results are kept after each run; the same
 command goes on.
 """
 import argparse
@@ -72,6 +73,14 @@ def debian(options):
     return place
 
 
+def garments(options):
+    """Fashion-MNIST of Debian's package: as many labelled images as a text task has texts."""
+    place = options.out / "debian-images"
+    run([sys.executable, ROOT / "scripts" / "demo_images_data.py", "--out", place, "--unlabelled", 1, "--train", options.train,
+         "--validation", options.train // 2, "--test", options.test])
+    return place / f"labelled-{options.train}.zip"
+
+
 def resnet(options):
     """A folder that graft runs, of bare weights."""
     place = options.out / "resnet-source"
@@ -97,10 +106,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=pathlib.Path, default=MODEL, help="a BERT folder (default: MiniLM of scripts/demo_data.py)")
     parser.add_argument("--texts", nargs="*", default=[], metavar="NAME=DIR", help="folders with train, validation and test.jsonl")
-    parser.add_argument("--no-debian", action="store_true", help="without the task of Debian's packages")
+    parser.add_argument("--no-debian", action="store_true", help="without the tasks of Debian's packages")
     parser.add_argument("--weights", type=pathlib.Path, help="bare weights of a ResNet of CIFAR's kind (*.th)")
     parser.add_argument("--images", nargs="*", default=[], metavar="NAME=DIR", help="folders with train, validation and test")
-    parser.add_argument("--train", type=int, default=300, help="training examples of a text task")
+    parser.add_argument("--train", type=int, default=300, help="training examples of a text task, and of Fashion-MNIST")
     parser.add_argument("--test", type=int, default=1000)
     parser.add_argument("--units", type=int, default=1, help="most units that the schedule unfreezes before all")
     parser.add_argument("--seeds", type=int, default=1)
@@ -119,6 +128,8 @@ def main():
         wanted.append((name, pathlib.Path(folder), options.model if of_text else resnet(options), of_text))
     if not options.no_debian:
         wanted.insert(0, ("debian", debian(options), options.model, True))
+        if options.weights:
+            wanted.append(("fashion", garments(options), resnet(options), False))
     results = Results(options.out / "results.json", {"train": options.train, "test": options.test, "units": options.units})
     parts = results.json["parts"]
     tasks = []

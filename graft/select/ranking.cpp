@@ -58,11 +58,12 @@ std::vector<double> combine(const std::vector<Scores>& candidates) {
   return combined;
 }
 
-/// 1.96 standard deviations of each candidate's combined score over the draws that all candidates have.
-std::vector<double> combined_reach(const std::vector<Candidate>& candidates, const std::vector<double>& combined) {
+/// Of each draw that all candidates have, how far each candidate's combined score moves.
+std::vector<std::vector<double>> combined_moves(const std::vector<Candidate>& candidates,
+                                                const std::vector<double>& combined) {
   auto draws = candidates.front().measured.deviations.size();
   for (const auto& candidate : candidates) draws = std::min(draws, candidate.measured.deviations.size());
-  std::vector<double> squares(candidates.size(), 0);
+  std::vector<std::vector<double>> moves;
   for (size_t draw = 0; draw < draws; ++draw) {
     std::vector<Scores> moved;
     for (const auto& candidate : candidates) {
@@ -70,12 +71,18 @@ std::vector<double> combined_reach(const std::vector<Candidate>& candidates, con
       for (const auto& [name, deviation] : candidate.measured.deviations[draw])
         if (const auto found = moved.back().find(name); found != moved.back().end()) found->second += deviation;
     }
-    const auto values = combine(moved);
-    for (size_t i = 0; i < values.size(); ++i)
-      squares[i] += (values[i] - combined[i]) * (values[i] - combined[i]) / static_cast<double>(draws);
+    moves.push_back(combine(moved));
+    for (size_t i = 0; i < combined.size(); ++i) moves.back()[i] -= combined[i];
   }
-  for (auto& square : squares) square = 1.96 * std::sqrt(square);
-  return squares;
+  return moves;
+}
+
+/// 1.96 standard deviations of what `move` gives of each draw; 0 without draws.
+template <class Move>
+double reach(const std::vector<std::vector<double>>& moves, Move&& move) {
+  double squares = 0;
+  for (const auto& draw : moves) squares += move(draw) * move(draw) / static_cast<double>(moves.size());
+  return 1.96 * std::sqrt(squares);
 }
 
 }  // namespace
@@ -87,10 +94,11 @@ Ranked rank(const std::vector<Candidate>& candidates, uint64_t seed) {
   std::vector<Scores> scores;
   for (const auto& candidate : candidates) scores.push_back(candidate.measured.scores);
   r.combined = combine(scores);
-  const auto reach = combined_reach(candidates, r.combined);
+  const auto moves = combined_moves(candidates, r.combined);
   for (size_t i = 0; i < k; ++i) {
-    r.combined_lower.push_back(r.combined[i] - reach[i]);
-    r.combined_upper.push_back(r.combined[i] + reach[i]);
+    const auto of_it = reach(moves, [&](const auto& draw) { return draw[i]; });
+    r.combined_lower.push_back(r.combined[i] - of_it);
+    r.combined_upper.push_back(r.combined[i] + of_it);
   }
   r.order.resize(k);
   std::iota(r.order.begin(), r.order.end(), 0);
@@ -123,7 +131,9 @@ Ranked rank(const std::vector<Candidate>& candidates, uint64_t seed) {
     for (size_t b = 0; b < k; ++b) {
       const auto [lower, upper] =
           interval(means.select(1, static_cast<int64_t>(a)) - means.select(1, static_cast<int64_t>(b)));
-      r.level[a][b] = lower <= 0 && upper >= 0;
+      const bool scores_level = moves.empty() || std::abs(r.combined[a] - r.combined[b]) <=
+                                                     reach(moves, [&](const auto& draw) { return draw[a] - draw[b]; });
+      r.level[a][b] = lower <= 0 && upper >= 0 && scores_level;
     }
 
   const auto first = r.order.front();

@@ -29,7 +29,7 @@ struct Ranked {
 /// The combined score is the mean, over the scores that all candidates have, of the score's deviation from the mean of
 /// the candidates in standard deviations. Its interval: the same of the scores moved by each of Measured::deviations.
 /// Intervals of the probe: percentile bootstrap over the examples, the same resamples for all candidates, 1,000 of them.
-/// Level: the 95 % interval of the difference of the two probes holds 0.
+/// Level: the 95 % intervals of the differences of the two probes and of the two combined scores hold 0.
 /// There must be a candidate; all are measured on the same examples.
 Ranked rank(const std::vector<Candidate>& candidates, uint64_t seed);
 

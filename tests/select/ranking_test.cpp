@@ -41,6 +41,16 @@ TEST(Ranking, TwiceAsSlowMustBeEarned) {
   EXPECT_EQ(rank({candidate("slow", 151, 7), fast}, 1).winner, 0) << "it is not twice as slow";
 }
 
+TEST(Ranking, ProbesAloneDoNotMakeASourceLevel) {
+  auto slow = candidate("slow", 151, 10), fast = candidate("fast", 150, 4, 1);
+  slow.measured.scores["log_me"] += 1;
+  for (auto* one : {&slow, &fast})
+    for (const double step : {-0.01, 0.01}) one->measured.deviations.push_back({{"log_me", step}});
+  auto third = candidate("third", 100, 4);
+  third.measured.deviations = slow.measured.deviations;
+  EXPECT_EQ(rank({slow, fast, third}, 1).winner, 0) << "the other scores show the slow one to be better";
+}
+
 TEST(Ranking, TheCostRuleAlsoHoldsAmongTheLastOfAHalving) {
   const std::vector<Candidate> all{candidate("slow", 151, 10), candidate("fast", 150, 4, 1), candidate("poor", 20, 1)};
   auto ranked = rank(all, 1);
