@@ -25,11 +25,12 @@ struct Listener final : nn::Tap {
   std::vector<Tensor> read;
 };
 
-/// W diag(1/s) (x - m), scaled; false where the inputs are the same for all examples.
+/// W diag(1/s) (x - m), scaled; false where the inputs are the same for all examples but for rounding.
 bool standardise(nn::LinearImpl& layer, const Tensor& x) {
   const auto mean = x.mean(0), variance = x.var(0, /*unbiased=*/false);
   const double typical = variance.mean().item<double>();
-  if (!(typical > 0)) return false;
+  constexpr double kRounding = 1e-5;  // of what is computed in float32
+  if (!(typical > kRounding * kRounding * mean.square().mean().item<double>())) return false;
   // What hardly varies at all is not blown up.
   const auto deviation = (variance + 1e-4 * typical).sqrt();
   auto weight = layer.weight.to(torch::kCPU, torch::kFloat64) / deviation;  // (out, in)
