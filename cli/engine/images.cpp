@@ -31,7 +31,7 @@ Json preprocess_command(const Json& request) {
               p.channels());
   std::vector<std::vector<float>> values(names.size());
   std::vector<double> deviations(names.size());
-  data::start_vips();
+  data::start_vips();  // once for all images, so it is none of their time
   const auto started = std::chrono::steady_clock::now();
   parallel_for(names.size(), available_cores(), [&](int64_t i) {
     const auto name = std::string(names.text(i));

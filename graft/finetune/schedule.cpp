@@ -434,7 +434,8 @@ struct Schedule::Machine {
     return std::make_unique<Phase>(model, p, s.training, stream, judged, s.seed, terms);
   }
 
-  /// The same from its beginning, fresh layers where the data are; with the closed form, its weights compete with what is learned from there.
+  /// The same from its beginning: fresh layers start where the data are, and the weights of a closed form compete with
+  /// what is learned from there.
   std::unique_ptr<Phase> started_head_phase(int64_t trial, const train::Stream& stream, const train::Stream& judged,
                                             models::Model& model, const std::string& name) const {
     const bool bf16 = s.training.precision == "bfloat16";

@@ -356,8 +356,10 @@ Pixels fitted(const Preprocessing& p, const Pixels& image, const std::string& wh
   if (!p.crop_width) return resize(image, width, height, p.filter);
   const Box part{half_of(width - p.crop_width, p.round_half_even), half_of(height - p.crop_height, p.round_half_even),
                  p.crop_width, p.crop_height};
-  if (part.left < 0 || part.top < 0) return crop(resize(image, width, height, p.filter), part);  // with a black border
-  return resized_part(image, width, height, p.filter, part);
+  const bool inside =
+      part.left >= 0 && part.top >= 0 && part.left + part.width <= width && part.top + part.height <= height;
+  return inside ? resized_part(image, width, height, p.filter, part)
+                : crop(resize(image, width, height, p.filter), part);  // what lies outside is black
 }
 
 }  // namespace

@@ -110,6 +110,18 @@ TEST(Preprocessing, TorchvisionsPresetResizesAndCropsTheMiddle) {
   EXPECT_NEAR(p.value[0][255], (1 - 0.485) / 0.229, 1e-6);
 }
 
+TEST(Preprocessing, ACropThatIsLargerThanTheImageHasABlackBorder) {
+  const tests::Scratch scratch;
+  for (const int crop : {7, 8, 9, 12}) {
+    tests::write_text(scratch / "transform.json", R"({"resize_size": 8, "crop_size": )" + std::to_string(crop) + "}");
+    Image image(8, 8, 3);
+    std::fill(image.samples.begin(), image.samples.end(), 200);
+    const auto result = prepared(read_preprocessing(scratch.path), image, "image");
+    EXPECT_EQ(result.width, crop);
+    EXPECT_EQ(std::count(result.samples.begin(), result.samples.end(), 200), 3 * std::min(crop, 8) * std::min(crop, 8));
+  }
+}
+
 TEST(Resize, APartIsWhatACropOfTheWholeIs) {
   Image image(45, 31, 3);
   Random random(1);
