@@ -5,7 +5,8 @@ usage: rank_quality.py [--texts NAME=DIR ...] [--weights resnet20.th --images NA
 
 Candidates of different worth are made of each real source (peers/candidates.py). For every task graft ranks those of its
 modality and then runs the schedule with each. The weighted Kendall tau compares the two orders: a pair weighs 1/r + 1/s,
-r and s the places by accuracy; pairs within one standard error of the test accuracy are ties and left out. Its interval is
+r and s the places by accuracy; pairs within one standard error of the accuracy (of its test examples, and of its seeds where
+there are several) are ties and left out. Its interval is
 a bootstrap over the tasks and over the test examples (95 %). Scores that only sources with a classifier have (LEEP, NCE) are
 compared on these alone. The sections of Debian's packages are always a task (--no-debian: not), and with --weights so are the
 garments of its Fashion-MNIST; beside each text task stands what TF-IDF and logistic regression reach, which is no source and not
@@ -41,6 +42,11 @@ def tau(scores, accuracies, errors):
             total += weight
             agreed += weight * ((difference > 0) - (difference < 0)) * (1 if gap > 0 else -1)
     return agreed / total if total else math.nan
+
+
+def of_seeds(runs):
+    """Variance of the mean over runs that differ in their seed; 0 of a single one."""
+    return statistics.variance([run["accuracy"] for run in runs]) / len(runs) if len(runs) > 1 else 0
 
 
 def drawn(accuracies, errors, draw):
@@ -162,7 +168,7 @@ def main():
         ranking = {item["source"]: item for item in parts[f"{name} select"]["ranking"]}
         runs = {source: [parts[f"{name} {source} {seed}"] for seed in range(options.seeds)] for source in ranking}
         accuracies = {source: statistics.mean(one["accuracy"] for one in ran) for source, ran in runs.items()}
-        errors = {source: math.sqrt(accuracies[source] * (1 - accuracies[source]) / ran[0]["examples"]) for source, ran in runs.items()}
+        errors = {source: math.sqrt(accuracies[source] * (1 - accuracies[source]) / ran[0]["examples"] + of_seeds(ran)) for source, ran in runs.items()}
         scores = {"combined": {source: item["combined"] for source, item in ranking.items()}}
         for source, item in ranking.items():
             for score, value in item["scores"].items():
