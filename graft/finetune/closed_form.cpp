@@ -3,7 +3,6 @@
 #include <torch/types.h>
 
 #include "graft/core/error.h"
-#include "graft/train/batches.h"
 #include "graft/train/ridge.h"
 #include "graft/train/supervised.h"
 
@@ -35,6 +34,17 @@ class PassingOn {
   std::vector<Tensor> kept_;
 };
 
+/// The weight of the head's last layer with as many rows as there are outputs, and its bias; undefined when there is none.
+std::pair<Tensor, Tensor> last_layer(const models::Model& model, int64_t outputs) {
+  Tensor weight, bias;
+  for (const auto& item : model.parameters_by_key()) {
+    if (model.group_of(item.key()) != "head" || item.value().size(0) != outputs) continue;
+    if (item.value().dim() == 2) weight = item.value(), bias = Tensor();
+    else if (item.value().dim() == 1 && weight.defined()) bias = item.value();
+  }
+  return {weight, bias};
+}
+
 /// Regression targets [n, k] of each example, float64.
 Tensor wanted(const train::Predictions& predictions, int64_t outputs) {
   if (predictions.task == "classification") return torch::one_hot(predictions.targets, outputs).to(torch::kFloat64);
@@ -49,16 +59,6 @@ double loss(const std::string& task, const Tensor& logits, const Tensor& y) {
 }
 
 }  // namespace
-
-std::pair<Tensor, Tensor> last_layer(const models::Model& model, int64_t outputs) {
-  Tensor weight, bias;
-  for (const auto& item : model.parameters_by_key()) {
-    if (model.group_of(item.key()) != "head" || item.value().size(0) != outputs) continue;
-    if (item.value().dim() == 2) weight = item.value(), bias = Tensor();
-    else if (item.value().dim() == 1 && weight.defined()) bias = item.value();
-  }
-  return {weight, bias};
-}
 
 bool closed_form_start(models::Model& model, const train::Stream& stream, int64_t batch_rows, bool bf16,
                        uint64_t seed) {
@@ -75,11 +75,21 @@ bool closed_form_start(models::Model& model, const train::Stream& stream, int64_
   std::vector<Tensor> entering;
   {
     const PassingOn passing(weight, bias);
-    for (const auto& batch : train::micro_batches(stream, examples, batch_rows)) {
+    std::vector<int64_t> batch;
+    int64_t rows = 0;
+    const auto read = [&] {
       const train::Autocast autocast(model.device(), bf16);
       entering.push_back(
           train::forward_behind(model, stream.enter(batch, train::kEvaluation), std::nullopt).at("logits").cpu());
+      batch.clear();
+      rows = 0;
+    };
+    for (const auto example : examples) {
+      if (!batch.empty() && rows + stream.rows(example) > batch_rows) read();
+      batch.push_back(example);
+      rows += stream.rows(example);
     }
+    read();
   }
   model.train(training);
   const auto x = torch::cat(entering).to(torch::kFloat64);

@@ -3,14 +3,9 @@
 // other features do not learn from them; the closed form does.
 #pragma once
 
-#include <utility>
-
 #include "graft/train/stream.h"
 
 namespace graft::finetune {
-
-/// The weight of the head's last layer with as many rows as there are outputs, and its bias; undefined when there is none.
-std::pair<models::Tensor, models::Tensor> last_layer(const models::Model& model, int64_t outputs);
 
 /// Sets the weight and bias of the head's last linear layer from the stream's examples (at most 20,000 of them, a seeded
 /// sample); all else stays. Classes: regression onto one-hot labels, then scaled so that the cross-entropy of the

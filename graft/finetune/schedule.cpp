@@ -7,7 +7,6 @@
 #include "graft/core/interrupt.h"
 #include "graft/core/random.h"
 #include "graft/finetune/closed_form.h"
-#include "graft/finetune/standardised_start.h"
 #include "graft/finetune/verdict.h"
 #include "graft/io/fields.h"
 #include "graft/io/file.h"
@@ -434,14 +433,12 @@ struct Schedule::Machine {
     return std::make_unique<Phase>(model, p, s.training, stream, judged, s.seed, terms);
   }
 
-  /// The same from its beginning: fresh layers start where the data are, and the weights of a closed form compete with
-  /// what is learned from there.
+  /// The same from its beginning: with the closed form, its weights compete with what is learned from there.
   std::unique_ptr<Phase> started_head_phase(int64_t trial, const train::Stream& stream, const train::Stream& judged,
                                             models::Model& model, const std::string& name) const {
     const bool bf16 = s.training.precision == "bfloat16";
     const auto rows = s.training.micro_batch_tokens;
     std::optional<double> start;
-    standardised_start(model, s.fresh, stream, rows, bf16, seed_of(s.seed, {"finetune", "standardised start"}));
     if (trials[trial].closed_form &&
         closed_form_start(model, stream, rows, bf16, seed_of(s.seed, {"finetune", "closed form"})))
       start = train::metric_of(metric, train::evaluate(model, judged, rows, bf16));

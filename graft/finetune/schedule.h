@@ -37,7 +37,6 @@ struct Beside {
 struct Setting {
   models::Model& model;
   std::function<std::shared_ptr<models::Model>()> random_copy;  // for the verdict
-  std::vector<std::string> fresh;                               // keys of the head that the source did not have
   std::string task;
   std::vector<std::string> label_names;
   Split train, validation;

@@ -255,7 +255,6 @@ struct Runner {
     setting.random_copy = [&] {
       return models::random_copy(source, task, seed_of(recipe.seed, {"finetune", "random copy"}), weights());
     };
-    setting.fresh = loaded.report.fresh;
     setting.task = dataset.task;
     setting.label_names = dataset.label_names;
     setting.train = {train.inputs.get(), train.repeated ? &*train.repeated : &dataset.train, train.alignment};

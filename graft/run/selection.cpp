@@ -11,7 +11,6 @@
 #include "graft/core/process.h"
 #include "graft/core/random.h"
 #include "graft/finetune/schedule.h"
-#include "graft/finetune/standardised_start.h"
 #include "graft/hub/http.h"
 #include "graft/models/lora.h"
 #include "graft/models/weight_type.h"
@@ -550,8 +549,6 @@ class Selection {
         train::task_stream(model, judged, task_, data.label_names, judged_examples, validation->alignment);
     metric = recipe_.finetune.metric.empty() ? train::default_metric_of(model, feed, task_, data.label_names, examples)
                                              : recipe_.finetune.metric;
-    finetune::standardised_start(model, opened.loaded.report.fresh, *stream, recipe_.train.micro_batch_tokens, false,
-                                 seed_of(recipe_.seed, {"finetune", "standardised start"}));
     train::PhasePlan plan;
     plan.stage = "select";
     plan.name = "halving";
