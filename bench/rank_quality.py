@@ -6,12 +6,10 @@ usage: rank_quality.py [--texts NAME=DIR ...] [--weights resnet20.th --images NA
 Candidates of different worth are made of each real source (peers/candidates.py). For every task graft ranks those of its
 modality and then runs the schedule with each. The weighted Kendall tau compares the two orders: a pair weighs 1/r + 1/s,
 r and s the places by accuracy; pairs within one standard error of the accuracy (of its test examples, and of its seeds where
-there are several) are ties and left out. Its interval is
-a bootstrap over the tasks and over the test examples (95 %). Scores that only sources with a classifier have (LEEP, NCE) are
+there are several) are ties and left out. Its interval is a bootstrap over the tasks and over the test examples (95 %). Scores that only sources with a classifier have (LEEP, NCE) are
 compared on these alone. The sections of Debian's packages are always a task (--no-debian: not), and with --weights so are the
 garments of its Fashion-MNIST; beside each text task stands what TF-IDF and logistic regression reach, which is no source and not
-ranked. Results are kept after each run; the same
-command goes on.
+ranked. Results are kept after each run; the same command goes on.
 """
 import argparse
 import json

@@ -332,13 +332,6 @@ Image three_bands(const Preprocessing& p, RawImage raw, SixteenBit sixteen_bit) 
 
 namespace {
 
-Image resized_part(const Image& image, int64_t width, int64_t height, Filter filter, const Box& part) {
-  return resize(image, width, height, filter, part);
-}
-BandImage resized_part(const BandImage& image, int64_t width, int64_t height, Filter filter, const Box& part) {
-  return crop(resize(image, width, height, filter), part);
-}
-
 /// Resized and cropped.
 template <class Pixels>
 Pixels fitted(const Preprocessing& p, const Pixels& image, const std::string& where) {
@@ -356,10 +349,7 @@ Pixels fitted(const Preprocessing& p, const Pixels& image, const std::string& wh
   if (!p.crop_width) return resize(image, width, height, p.filter);
   const Box part{half_of(width - p.crop_width, p.round_half_even), half_of(height - p.crop_height, p.round_half_even),
                  p.crop_width, p.crop_height};
-  const bool inside =
-      part.left >= 0 && part.top >= 0 && part.left + part.width <= width && part.top + part.height <= height;
-  return inside ? resized_part(image, width, height, p.filter, part)
-                : crop(resize(image, width, height, p.filter), part);  // what lies outside is black
+  return resize(image, width, height, p.filter, part);
 }
 
 }  // namespace

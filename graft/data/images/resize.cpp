@@ -190,7 +190,9 @@ Image resize(const Image& image, int64_t width, int64_t height, Filter filter) {
 
 Image resize(const Image& image, int64_t width, int64_t height, Filter filter, const Box& part) {
   GRAFT_ASSERT(width > 0 && height > 0 && (image.bands == 1 || image.bands == 3), "{} x {}", width, height);
-  GRAFT_ASSERT(part.left >= 0 && part.top >= 0 && part.left + part.width <= width && part.top + part.height <= height);
+  const bool inside =
+      part.left >= 0 && part.top >= 0 && part.left + part.width <= width && part.top + part.height <= height;
+  if (!inside) return crop(resize(image, width, height, filter), part);
   const bool narrower = width != image.width, lower = height != image.height;
   if (!narrower && !lower) return crop(image, part);
   if (filter == Filter::nearest) {
@@ -245,6 +247,10 @@ BandImage resize(const BandImage& image, int64_t width, int64_t height, Filter f
   GRAFT_ASSERT(width > 0 && height > 0, "{} x {}", width, height);
   const auto narrower = width == image.width ? image : resized_side(image, width, true, filter);
   return height == image.height ? narrower : resized_side(narrower, height, false, filter);
+}
+
+BandImage resize(const BandImage& image, int64_t width, int64_t height, Filter filter, const Box& part) {
+  return crop(resize(image, width, height, filter), part);
 }
 
 BandImage crop(const BandImage& image, const Box& box) {

@@ -19,11 +19,12 @@ struct Box {
 /// The whole image as `width` x `height` pixels.
 Image resize(const Image& image, int64_t width, int64_t height, Filter filter);
 
-/// The same, of which only `part`, which lies inside, is computed.
+/// Cut out of the whole: crop() of it, but what `part` leaves out is not computed.
 Image resize(const Image& image, int64_t width, int64_t height, Filter filter, const Box& part);
 
 /// Of many bands: the same weights in double precision, as Pillow resizes its mode F.
 BandImage resize(const BandImage& image, int64_t width, int64_t height, Filter filter);
+BandImage resize(const BandImage& image, int64_t width, int64_t height, Filter filter, const Box& part);
 
 /// Cut out; what lies outside the image is black.
 Image crop(const Image& image, const Box& box);
