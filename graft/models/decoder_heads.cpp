@@ -85,12 +85,9 @@ struct CausalLmHead final : NormedHead, LanguageHead {
     const auto& labels = end_of(ends).kept.at("labels").values;
     const auto own = nn::cross_entropy_of(labels.masked_select(labels.ge(0)));
     const auto other = std::exchange(beside, nullptr);
-    return nn::chunked_sum(projection(ends), [&](int64_t start, const Tensor& log_p, Tensor* of_logits) {
-      Tensor of_other;
-      other(start, log_p, of_logits ? &of_other : nullptr);  // first, for the cross-entropy overwrites log p
-      auto sum = own(start, log_p, of_logits);
-      if (of_logits) of_logits->add_(of_other);
-      return sum;
+    return nn::chunked_sum(projection(ends), [&](const nn::Block& block) {
+      other(block);
+      return own(block);
     });
   }
   Tensor matrix() const { return tied ? words->weight : lm_head->whole_weight(); }

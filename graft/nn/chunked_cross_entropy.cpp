@@ -1,20 +1,18 @@
 #include "graft/nn/chunked_cross_entropy.h"
 
-#include <algorithm>
-
 namespace graft::nn {
 
 using torch::Tensor;
 
 ChunkLoss cross_entropy_of(const Tensor& labels) {
-  return [labels](int64_t start, Tensor log_p, Tensor* of_logits) {
-    const auto label = labels.narrow(0, start, log_p.size(0)).unsqueeze(1);
-    const auto counts = label.ge(0), target = label.clamp_min(0);
-    const auto sum = -log_p.gather(1, target).mul(counts).sum();
-    // softmax - onehot, 0 in rows that do not count
-    if (of_logits)
-      *of_logits = log_p.exp_().scatter_add_(1, target, torch::full_like(target, -1, log_p.options())).mul_(counts);
-    return sum;
+  return [labels](const Block& block) {
+    const auto label = labels.narrow(0, block.start, block.log_p.size(0)).unsqueeze(1);
+    const auto target = label.clamp_min(0), counts = label.ge(0).to(block.log_p.scalar_type());
+    if (block.of_logits.defined()) {  // softmax - onehot, 0 in rows that do not count
+      block.of_logits.addcmul_(block.p, counts, block.weight);
+      block.of_logits.scatter_add_(1, target, counts * -block.weight);
+    }
+    return -block.log_p.gather(1, target).mul(counts).sum();
   };
 }
 
@@ -25,15 +23,11 @@ Tensor chunked_cross_entropy(const Tensor& hidden, const Tensor& weight, const T
 
 Tensor chunked_losses(const Tensor& hidden, const Tensor& weight, const Tensor& labels, int64_t chunk_rows) {
   const torch::NoGradGuard no_grad;
-  const LogitsOf logits{hidden, weight, {}};
-  const auto chunk = rows_of_chunk(logits, chunk_rows);
   std::vector<Tensor> losses;
-  for (int64_t start = 0; start < hidden.size(0); start += chunk) {
-    const auto n = std::min(chunk, hidden.size(0) - start);
-    const auto label = labels.narrow(0, start, n).unsqueeze(1);
-    const auto log_p = chunk_log_softmax(logits, start, n);
+  visit_log_softmax({hidden, weight, {}}, chunk_rows, [&](int64_t start, const Tensor& log_p) {
+    const auto label = labels.narrow(0, start, log_p.size(0)).unsqueeze(1);
     losses.push_back(-(log_p.gather(1, label.clamp_min(0)) * label.ge(0)).squeeze(1));
-  }
+  });
   return torch::cat(losses);
 }
 

@@ -209,12 +209,12 @@ void Kl::before_head(const train::Step& step) {
   const auto& kept = step.ends.begin()->second.kept;
   if (!head.has_chunks() || !kept.contains("labels")) return;
   joined_.emplace();
-  head.beside = [this, divergence = divergence(step)](int64_t start, const Tensor& log_p, Tensor* of_logits) {
+  head.beside = [this, divergence = divergence(step)](nn::Block block) {
     const auto began = std::chrono::steady_clock::now();
-    const auto sum = divergence(start, log_p, of_logits);
-    if (of_logits) of_logits->mul_(now_.coefficient);
+    block.weight *= now_.coefficient;
+    const auto sum = divergence(block);
     joined_->sum += sum.item<double>();
-    joined_->rows += log_p.size(0);
+    joined_->rows += block.log_p.size(0);
     seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
     return sum;
   };

@@ -79,6 +79,18 @@ TEST_P(ChunkedKl, ChunksMakeTheWhole) {
     expect_equal(chunked_kl(tuned, source, GetParam(), rows), chunked_kl(tuned, source, GetParam(), kRows), 1e-12);
 }
 
+TEST_P(ChunkedKl, BlocksOfALargeVocabularyMakeTheWhole) {
+  const int64_t V = 70'000;  // of which a block holds 7 rows
+  const auto wide = torch::TensorOptions().dtype(torch::kFloat64);
+  tuned.matrix = torch::randn({V, kWidth}, wide).set_requires_grad(true);
+  tuned.bias = torch::randn({V}, wide).set_requires_grad(true);
+  source.matrix = torch::randn({V, 4}, wide);
+  expect_equal(chunked_kl(tuned, source, GetParam()), plain(), 1e-10);
+  expect_equal(chunked_kl(tuned, source, GetParam(), 10), plain(), 1e-10);
+  const auto likely = most_likely(source, 5);
+  expect_equal(chunked_kl(tuned, likely, GetParam()), plain(&likely), 1e-8);
+}
+
 TEST_P(ChunkedKl, OfAModelToItselfItAndItsGradientAreNothing) {
   auto mine = narrow(tuned);
   for (auto* x : {&mine.hidden, &mine.matrix, &mine.bias}) x->set_requires_grad(true);
