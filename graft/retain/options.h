@@ -21,8 +21,8 @@ struct EwcOptions {
         "file of `graft retain fisher`; empty: fisher.safetensors in the source's folder, else computed at the start");
     field("examples", examples, "that the Fisher is computed from");
     field("labels", labels,
-          "given: those of retain.source_data, or the tokens of retain.corpus; own: drawn from the source's outputs; "
-          "auto: given where there is source data");
+          "given: those of retain.source_data, or the tokens of retain.corpus; own: drawn from the source's outputs, "
+          "and for the carried one from the result's; auto: given where there is source data");
     field("carry", carry, "the result gets a fisher.safetensors of its own, for the next run from it");
     field("decay", decay, "of earlier domains in that file: gamma of Schwarz et al. 2018; 1: all count alike");
   }

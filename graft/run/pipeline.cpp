@@ -20,6 +20,7 @@
 #include "graft/retain/fisher.h"
 #include "graft/retain/interpolation.h"
 #include "graft/retain/lwf.h"
+#include "graft/retain/own_labels.h"
 #include "graft/run/export.h"
 #include "graft/run/find_source.h"
 #include "graft/run/machine.h"
@@ -661,11 +662,13 @@ struct Runner {
     work.progress = [&](int64_t done, int64_t total) { progress.step("Fisher of the result", done, total); };
     const auto some =
         train::sample(inputs.size(), recipe.retain.ewc.examples, seed_of(recipe.seed, {"retain", "carried"}));
-    const auto fisher = retain::fisher(model, *stream, some, work);
+    const retain::OwnLabels drawn(*stream, dataset.task, recipe.seed);
+    const bool own = recipe.retain.ewc.labels == "own";
+    const auto fisher = retain::fisher(model, own ? static_cast<const train::Stream&>(drawn) : *stream, some, work);
     auto now = retain::anchors_at(model, fisher.diagonal);
     now.domains.push_back({{"model", (folder / "model").string()},
                            {"examples", fisher.examples},
-                           {"labels", "given"},
+                           {"labels", own ? "own" : "given"},
                            {"task", dataset.task}});
     const auto all = retain::accumulated(before, now, recipe.retain.ewc.decay);
     retain::write_anchors(folder / "model" / retain::kAnchorsFile, all);

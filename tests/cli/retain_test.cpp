@@ -210,6 +210,10 @@ TEST(Retain, TheResultCarriesTheProtectionOfAllThatWasLearned) {
   ASSERT_EQ(run.code, 0) << run.err;
   EXPECT_FALSE(std::filesystem::exists(scratch / "third/fisher.safetensors"));
   EXPECT_EQ(retain::read_anchors(file("third")).domains.size(), 3u);
+  const auto own = graft(second_run(scratch, "own", {"retain.ewc.strength=10", "retain.ewc.labels=own"}));
+  ASSERT_EQ(own.code, 0) << own.err;
+  EXPECT_EQ(retain::read_anchors(file("own")).domains.back()["labels"], "own");
+  EXPECT_EQ(all.domains.back()["labels"], "given");
   const auto off = graft(second_run(scratch, "off", {"retain.ewc.strength=10", "retain.ewc.carry=false"}));
   ASSERT_EQ(off.code, 0) << off.err;
   EXPECT_FALSE(std::filesystem::exists(file("off")));
