@@ -28,9 +28,9 @@ TERMS = {"plain": PLAIN, "ewc": {"retain.ewc.strength": 100.0}, "l2sp": {"retain
          "replay": {"retain.replay.fraction": 0.05}}
 SHORT = {"finetune.head.epochs": 1, "finetune.head.min_epochs": 1}
 KL, NOT_STORED = {"retain.kl.coefficient": 0.1}, {"features.enabled": False}
-STORED_INPUTS = {"plain": {}, "kl, live teacher": {**KL, "retain.kl.teacher": "live"},
+STORED_INPUTS = {"language, plain": {}, "kl, live teacher": {**KL, "retain.kl.teacher": "live"},
                  "kl, stored teacher": {**KL, "retain.kl.teacher": "top_k"}}
-NOTHING_STORED = {"plain, nothing stored": NOT_STORED,
+NOTHING_STORED = {"language, plain, nothing stored": NOT_STORED,
                   "kl, live teacher, nothing stored": {**KL, "retain.kl.teacher": "live", **NOT_STORED}}
 PEER = {"peer, plain": {"kl": 0}, "peer, a second model as reference": {"kl": KL["retain.kl.coefficient"]}}
 TARGETS = {"ewc": 5, "lwf": 5, "kl, live teacher": 35, "kl, stored teacher": 5, "kl, live teacher, nothing stored": 20}
