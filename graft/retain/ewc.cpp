@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "graft/core/clones.h"
 #include "graft/core/error.h"
 
 namespace graft::retain {
@@ -36,9 +37,8 @@ inline __attribute__((always_inline)) double pulled(float* __restrict__ gradient
 
 }  // namespace
 
-__attribute__((target_clones("avx2", "default"), optimize("O3"))) double pull(float* gradient, const float* theta,
-                                                                              const float* at, const float* fisher,
-                                                                              int64_t size, float strength) {
+GRAFT_CLONES double pull(float* gradient, const float* theta, const float* at, const float* fisher, int64_t size,
+                         float strength) {
   return fisher ? pulled<true>(gradient, theta, at, fisher, size, strength)
                 : pulled<false>(gradient, theta, at, nullptr, size, strength);
 }

@@ -5,14 +5,8 @@
 #include <cstring>
 #include <numbers>
 
+#include "graft/core/clones.h"
 #include "graft/core/error.h"
-
-// Of these functions compilers make one for processors with AVX2 too, and the loader takes the one that fits.
-#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__SANITIZE_ADDRESS__)
-#define GRAFT_CLONES __attribute__((target_clones("avx2", "default"), optimize("O3")))
-#else
-#define GRAFT_CLONES
-#endif
 
 namespace graft::data {
 namespace {
