@@ -26,6 +26,8 @@ struct Scratch {
 std::string read_text(const fs::path& path);
 void write_text(const fs::path& path, const std::string& text);
 
+inline bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
 /// The text of the exception that `action` throws; "" when it throws none.
 template <class Action>
 std::string message_of(Action&& action) {

@@ -4,11 +4,12 @@
 
 #include "graft/core/error.h"
 #include "graft/core/hash.h"
+#include "graft/core/text.h"
 
 namespace graft::data {
 namespace {
 
-const std::vector<std::string> kExtensions = {".txt", ".jsonl", ".ndjson", ".json", ".csv", ".tsv"};
+const std::vector<std::string> kTexts = {".txt", ".jsonl", ".ndjson", ".json", ".csv", ".tsv"};
 
 std::vector<fs::path> files_of(const fs::path& path) {
   GRAFT_CHECK(usage, !path.empty(), "the path of the corpus is missing; name a file or a folder of texts");
@@ -18,14 +19,14 @@ std::vector<fs::path> files_of(const fs::path& path) {
   std::vector<fs::path> files;
   std::vector<std::string> others;
   for (const auto& entry : fs::directory_iterator(path)) {
-    const bool is_text = entry.is_regular_file() && std::find(kExtensions.begin(), kExtensions.end(),
-                                                              entry.path().extension()) != kExtensions.end();
+    const bool is_text =
+        entry.is_regular_file() && std::find(kTexts.begin(), kTexts.end(), entry.path().extension()) != kTexts.end();
     if (is_text) files.push_back(entry.path());
     else others.push_back(entry.path().filename().string());
   }
   std::sort(others.begin(), others.end());
   GRAFT_CHECK(data, !files.empty(), "{}: expected files that end in {}, found {}", path.string(),
-              fmt::join(kExtensions, ", "), others.empty() ? "none" : listed(others));
+              fmt::join(kTexts, ", "), others.empty() ? "none" : listed(others));
   std::sort(files.begin(), files.end());
   return files;
 }
@@ -41,7 +42,7 @@ std::string text_of(const fs::path& file, const Row& row, const std::string& col
   const auto& value = row.cells[column];
   if (!value.is_string())
     fail_row(file, row.number, column, fmt::format("expected text, found {}; put it in quotes", excerpt(value.dump())));
-  if (value.get_ref<const std::string&>().find_first_not_of(" \t\r\n") == std::string::npos)
+  if (trimmed(value.get_ref<const std::string&>()).empty())
     fail_row(file, row.number, column, "expected text, found none; fill the cell or remove the row");
   return value;
 }

@@ -3,11 +3,12 @@
 #include <algorithm>
 
 #include "graft/core/error.h"
+#include "graft/core/text.h"
 
 namespace graft::data {
 namespace {
 
-const std::vector<std::string> kExtensions = {".jsonl", ".ndjson", ".json", ".csv", ".tsv"};
+const std::vector<std::string> kTables = {".jsonl", ".ndjson", ".json", ".csv", ".tsv"};
 
 std::vector<fs::path> sorted_files(const fs::path& folder) {
   std::vector<fs::path> files;
@@ -46,10 +47,8 @@ DatasetFiles files_of_folder(const fs::path& folder, bool needs_train) {
 }  // namespace
 
 bool is_table(const fs::path& file) {
-  auto extension = file.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(),
-                 [](unsigned char c) { return std::tolower(c); });
-  return std::find(kExtensions.begin(), kExtensions.end(), extension) != kExtensions.end();
+  const auto extension = lower(file.extension().string());
+  return std::find(kTables.begin(), kTables.end(), extension) != kTables.end();
 }
 
 DatasetFiles find_files(const DataOptions& options, bool needs_train) {

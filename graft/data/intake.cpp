@@ -5,18 +5,13 @@
 #include <cmath>
 
 #include "graft/core/error.h"
+#include "graft/core/text.h"
 #include "graft/data/language/language_rows.h"
 
 namespace graft::data {
 namespace {
 
 constexpr const char* kBlanks = " \t\r\n\f\v";
-
-std::string_view trimmed(std::string_view text) {
-  const auto begin = text.find_first_not_of(kBlanks);
-  if (begin == text.npos) return {};
-  return text.substr(begin, text.find_last_not_of(kBlanks) + 1 - begin);
-}
 
 std::vector<std::string> words_of(std::string_view text) {
   std::vector<std::string> words;

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "graft/core/error.h"
+#include "graft/core/text.h"
 #include "graft/data/table.h"
 
 namespace graft::data {
@@ -59,7 +60,7 @@ std::string spelling(const std::string& name) {
 LabelText label_text(const Json& value) {
   if (value.is_string()) {
     const auto& text = value.get_ref<const std::string&>();
-    if (text.find_first_not_of(" \t\r\n") == text.npos) return {false, "an empty text"};
+    if (trimmed(text).empty()) return {false, "an empty text"};
     return {true, text};
   }
   if (value.is_number_integer() || value.is_boolean()) return {true, value.dump()};

@@ -1,10 +1,10 @@
 #include "graft/data/table.h"
 
-#include <algorithm>
 #include <cstring>
 #include <sstream>
 
 #include "graft/core/error.h"
+#include "graft/core/text.h"
 #include "graft/data/rows_in.h"
 
 namespace graft::data {
@@ -124,9 +124,7 @@ void read_json_lines(ByteReader& bytes, RowGuard& guard, const UseRow& use) {
 
 SkippedRows for_each_row(const fs::path& file, BadRows bad_rows, const UseRow& use, int64_t max_row_bytes,
                          const std::string* content) {
-  auto extension = file.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(),
-                 [](unsigned char c) { return std::tolower(c); });
+  const auto extension = lower(file.extension().string());
   RowGuard guard(file, bad_rows, max_row_bytes);
   auto bytes = content ? ByteReader(file, *content) : ByteReader(file);
   if (extension == ".jsonl" || extension == ".ndjson" || extension == ".json") {

@@ -20,7 +20,7 @@
 namespace graft::features {
 namespace {
 
-constexpr int64_t kPiece = 512;  // images decoded at a time
+constexpr int64_t kImages = 512;  // images decoded at a time
 
 /// Beta(alpha, alpha) for alpha up to 1 (Joehnk 1964).
 double beta(Random& random, double alpha) {
@@ -115,8 +115,8 @@ ImageInputs::Added ImageInputs::add_all(const std::vector<ImageInputs*>& several
     for (size_t k = 0; k < several.size(); ++k)
       (several[k]->preprocessing_.bands ? of_bands : alike[several[k]->decoding(copy)]).push_back(k);
     std::vector<int64_t> good;
-    for (int64_t start = 0; start < static_cast<int64_t>(wanted.size()); start += kPiece) {
-      const auto count = std::min(kPiece, static_cast<int64_t>(wanted.size()) - start);
+    for (int64_t start = 0; start < static_cast<int64_t>(wanted.size()); start += kImages) {
+      const auto count = std::min(kImages, static_cast<int64_t>(wanted.size()) - start);
       std::vector<Images> images(several.size(), Images(count));
       std::vector<std::string> problems(count);
       parallel_for(count, available_cores(), [&](int64_t i) {

@@ -7,7 +7,7 @@
 namespace graft::features {
 namespace {
 
-constexpr int64_t kPiece = 4096;  // texts tokenized at a time
+constexpr int64_t kTexts = 4096;  // texts tokenized at a time
 
 /// Character (not byte) at which each word of a text begins; words stand between single blanks.
 std::vector<int32_t> word_starts(std::string_view text) {
@@ -44,9 +44,9 @@ void TextInputs::add(const data::Tokenizer& tokenizer, const data::Ragged<char>&
   data::Tokenizer::Options options;
   options.max_length = max_length_;
   options.details = keep_words;
-  for (int64_t start = 0; start < texts.size(); start += kPiece) {
+  for (int64_t start = 0; start < texts.size(); start += kTexts) {
     std::vector<std::string_view> some_texts, some_pairs;
-    for (int64_t i = start; i < std::min(start + kPiece, texts.size()); ++i) {
+    for (int64_t i = start; i < std::min(start + kTexts, texts.size()); ++i) {
       some_texts.push_back(texts.text(i));
       if (!pairs.empty()) some_pairs.push_back(pairs.text(i));
     }

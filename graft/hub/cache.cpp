@@ -15,6 +15,7 @@
 
 #include "graft/core/hash.h"
 #include "graft/core/json.h"
+#include "graft/core/text.h"
 #include "graft/hub/content_hash.h"
 #include "graft/io/file.h"
 
@@ -22,11 +23,6 @@ namespace graft::hub {
 namespace {
 
 constexpr auto suffix = ".incomplete";
-
-std::string trimmed(std::string text) {
-  while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back()))) text.pop_back();
-  return text;
-}
 
 std::string folder_name(const std::string& id) {
   std::string name = "models--" + id;
@@ -91,7 +87,7 @@ std::string Repository::commit_of(const std::string& revision) const {
   const auto file = folder_ / "refs" / revision;
   std::error_code unreadable;
   if (!is_inner_path(revision) || !fs::is_regular_file(file, unreadable)) return "";
-  const auto commit = trimmed(io::read_file(file));
+  const std::string commit(trimmed(io::read_file(file)));
   return is_commit(commit) ? commit : "";
 }
 

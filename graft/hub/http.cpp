@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "graft/core/error.h"
+#include "graft/core/text.h"
 
 namespace graft::hub {
 namespace {
@@ -20,11 +21,6 @@ struct Transfer {
   Response response;
   bool ended = false;  // by the sink or by `stopped`
 };
-
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
-  return text;
-}
 
 size_t on_header(char* bytes, size_t, size_t size, void* context) {
   auto& response = static_cast<Transfer*>(context)->response;
@@ -37,8 +33,7 @@ size_t on_header(char* bytes, size_t, size_t size, void* context) {
   }
   const auto colon = line.find(':');
   if (colon == std::string::npos) return size;
-  const auto first = line.find_first_not_of(" \t", colon + 1), last = line.find_last_not_of(" \t\r\n");
-  const auto value = first == std::string::npos || last < first ? "" : line.substr(first, last - first + 1);
+  const auto value = trimmed(std::string_view(line).substr(colon + 1));
   const auto name = lower(line.substr(0, colon));
   // The hub tells of the file in its redirect; the storage behind it may know the same names otherwise.
   if (!name.starts_with("x-") || !response.headers.contains(name)) response.headers[name] = value;

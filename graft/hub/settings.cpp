@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "graft/core/text.h"
 #include "graft/io/file.h"
 
 namespace graft::hub {
@@ -23,11 +24,6 @@ fs::path expanded(const std::string& path) {
   if (path == "~" || path.starts_with("~/"))
     return fs::path(variable("HOME")) / path.substr(std::min<size_t>(2, path.size()));
   return path;
-}
-
-std::string trimmed(const std::string& text) {
-  const auto first = text.find_first_not_of(" \t\r\n");
-  return first == std::string::npos ? "" : text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
 }
 
 int seconds(const char* name, int otherwise) {

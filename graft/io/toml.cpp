@@ -43,14 +43,14 @@ std::string key_text(const std::string& key) {
 }
 
 /// JSON's escapes are TOML's, but for DEL, which TOML wants escaped and JSON leaves.
-std::string quoted(const std::string& text) {
+std::string toml_string(const std::string& text) {
   std::string result;
   for (const char letter : Json(text).dump()) letter == '\x7f' ? result += "\\u007f" : result += letter;
   return result;
 }
 
 std::string value_text(const Json& json) {
-  if (json.is_string()) return quoted(json.get<std::string>());
+  if (json.is_string()) return toml_string(json.get<std::string>());
   if (json.is_number_float()) {
     const double number = json.get<double>();
     if (std::isnan(number)) return "nan";

@@ -69,13 +69,13 @@ Directory find_directory(const Reader& reader) {
   return {reader.number(end64 + 48, 8), reader.number(end64 + 32, 8)};
 }
 
-struct Entry {
+struct ZipEntry {
   std::string name;
   uint64_t flags = 0, method = 0, crc = 0, packed = 0, size = 0, offset = 0, next = 0;
 };
 
 /// Sizes and the offset that did not fit 32 bits stand in the extra field 0x0001, only those, in this order.
-void read_zip64_extra(const Reader& reader, uint64_t begin, uint64_t end, Entry& entry) {
+void read_zip64_extra(const Reader& reader, uint64_t begin, uint64_t end, ZipEntry& entry) {
   while (begin + 4 <= end) {
     const auto id = reader.number(begin, 2);
     const auto last = begin + 4 + reader.number(begin + 2, 2);
@@ -93,9 +93,9 @@ void read_zip64_extra(const Reader& reader, uint64_t begin, uint64_t end, Entry&
   }
 }
 
-Entry read_entry(const Reader& reader, uint64_t at) {
+ZipEntry read_entry(const Reader& reader, uint64_t at) {
   if (reader.number(at, 4) != directory_entry) reader.fail_damaged(fmt::format("no directory entry at byte {}", at));
-  Entry entry;
+  ZipEntry entry;
   entry.flags = reader.number(at + 8, 2);
   entry.method = reader.number(at + 10, 2);
   entry.crc = reader.number(at + 16, 4);
@@ -111,16 +111,16 @@ Entry read_entry(const Reader& reader, uint64_t at) {
 }
 
 /// The record's bytes as they are in the archive: packed, unless it is stored.
-std::string_view content(const Reader& reader, const Entry& entry) {
+std::string_view content(const Reader& reader, const ZipEntry& entry) {
   if (reader.number(entry.offset, 4) != local_header)
     reader.fail_damaged(fmt::format("no record at byte {}", entry.offset));
   const auto begin = entry.offset + 30 + reader.number(entry.offset + 26, 2) + reader.number(entry.offset + 28, 2);
   return reader.piece(begin, entry.packed);
 }
 
-std::vector<Entry> read_entries(const Reader& reader) {
+std::vector<ZipEntry> read_entries(const Reader& reader) {
   const auto directory = find_directory(reader);
-  std::vector<Entry> entries;
+  std::vector<ZipEntry> entries;
   uint64_t at = directory.offset;
   for (uint64_t i = 0; i < directory.entries; ++i) {
     entries.push_back(read_entry(reader, at));
@@ -165,9 +165,9 @@ std::vector<std::string> zip_names(std::string_view bytes, const std::string& wh
 
 namespace {
 
-Entry readable_entry(const Reader& reader, const std::string& where, const std::string& name) {
+ZipEntry readable_entry(const Reader& reader, const std::string& where, const std::string& name) {
   const auto entries = read_entries(reader);
-  const auto entry = std::find_if(entries.begin(), entries.end(), [&](const Entry& e) { return e.name == name; });
+  const auto entry = std::find_if(entries.begin(), entries.end(), [&](const ZipEntry& e) { return e.name == name; });
   GRAFT_CHECK(model, entry != entries.end(), "{}: has no file `{}`; it has {}", where, name,
               listed(zip_names(reader.bytes(), where)));
   GRAFT_CHECK(model, (entry->flags & 1) == 0 && (entry->method == 0 || entry->method == 8),

@@ -12,12 +12,12 @@ namespace {
 using torch::Tensor;
 
 /// Neighbouring examples with equal numbers of keys and queries, and where their rows begin.
-struct Run {
+struct CausalRun {
   int64_t examples, query_length, length, first_query, first_row;
 };
 
-std::vector<Run> runs_of(const CausalRows& rows) {
-  std::vector<Run> runs;
+std::vector<CausalRun> runs_of(const CausalRows& rows) {
+  std::vector<CausalRun> runs;
   int64_t query = 0, row = 0;
   for (size_t i = 0; i < rows.lengths.size(); ++i) {
     const auto m = rows.query_lengths[i], n = rows.lengths[i];
@@ -48,7 +48,7 @@ Tensor heads_of(const Tensor& x, int64_t examples, int64_t length, int64_t num_h
   return x.view({examples, length, num_heads, x.size(1) / num_heads}).transpose(1, 2);  // (b, H, T, D)
 }
 
-Tensor attend(const Tensor& query, const Tensor& key, const Tensor& value, const Run& run, const CausalRows& rows,
+Tensor attend(const Tensor& query, const Tensor& key, const Tensor& value, const CausalRun& run, const CausalRows& rows,
               const CausalOptions& o) {
   if (run.query_length == 0) return query;  // nothing is read of these examples
   const auto q = heads_of(query, run.examples, run.query_length, o.num_heads);

@@ -4,11 +4,11 @@
 #include <zlib.h>
 
 #include <algorithm>
-#include <cctype>
 #include <memory>
 #include <utility>
 
 #include "graft/core/error.h"
+#include "graft/core/text.h"
 #include "graft/io/file.h"
 #include "graft/io/zip.h"
 
@@ -18,11 +18,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kMostNames = 20'000, kMostStarts = 50, kStart = 64 << 10, kBlock = 512;
-
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
-  return text;
-}
 
 bool is_hidden(const std::string& name) {
   for (const auto& part : fs::path(name))

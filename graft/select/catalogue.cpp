@@ -5,6 +5,7 @@
 #include <set>
 
 #include "graft/core/error.h"
+#include "graft/core/text.h"
 #include "graft/hub/cache.h"
 #include "graft/io/file.h"
 #include "graft/io/toml.h"
@@ -162,11 +163,6 @@ CatalogueRow read_row(const Json& json, const std::string& where, bool strict, s
 
 size_t place(const std::vector<std::string>& order, const std::string& name) {
   return std::find(order.begin(), order.end(), name) - order.begin();
-}
-
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
-  return text;
 }
 
 void check_name(const char* option, const std::string& name, const std::vector<std::string>& known) {

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "graft/core/error.h"
+#include "graft/core/text.h"
 #include "graft/data/table.h"
 #include "graft/select/archive_entries.h"
 
@@ -23,11 +24,6 @@ const std::set<std::string> kSlides{".svs", ".ndpi", ".scn", ".bif", ".vms", ".v
 const std::set<std::string> kTables{".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt"};
 
 constexpr int64_t kMostFiles = 20'000, kMostHeaders = 50, kMostRows = 1000;
-
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
-  return text;
-}
 
 std::string extension(const std::string& path) { return lower(fs::path(path).extension().string()); }
 

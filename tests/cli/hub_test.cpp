@@ -10,9 +10,8 @@ namespace {
 
 namespace fs = std::filesystem;
 using tests::graft;
+using tests::has;
 using tests::read_text;
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 struct HubProgram : testing::Test {
   HubProgram() {

@@ -9,8 +9,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using tests::graft;
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+using tests::has;
 
 struct SelectImages : testing::Test {
   SelectImages() {

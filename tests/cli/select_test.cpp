@@ -13,9 +13,8 @@ namespace {
 
 namespace fs = std::filesystem;
 using tests::graft;
+using tests::has;
 using tests::Scratch;
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 /// A source like the tiny one, but to it every word is the same.
 void write_deaf_source(const fs::path& folder) {

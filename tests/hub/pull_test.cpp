@@ -20,6 +20,7 @@
 namespace graft::hub {
 namespace {
 
+using tests::has;
 using tests::HubServer;
 using tests::noise;
 using tests::read_text;
@@ -58,8 +59,6 @@ struct Pull : testing::Test {
   std::string weights = noise(300'000, 1);
   report::Progress quiet{true};
 };
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 TEST_F(Pull, TheLayoutIsThatOfHuggingfaceHub) {
   const auto pulled = pull_it();

@@ -36,7 +36,7 @@ std::vector<std::string> names_of(const Checkpoint& checkpoint) {
   return names;
 }
 
-std::string refusal(const fs::path& path) {
+std::string refusal_at(const fs::path& path) {
   return message_of([&] { read_checkpoint(path); });
 }
 
@@ -103,21 +103,21 @@ TEST(Checkpoint, ADictionaryInADictionaryAndWrappersAreTakenOff) {
 TEST(Checkpoint, WhatIsMissingIsNamed) {
   const Scratch scratch;
   EXPECT_EQ(
-      refusal(scratch / "none"),
+      refusal_at(scratch / "none"),
       (scratch / "none").string() + ": no such file or folder; fetch the model with `graft pull` or correct the path");
-  EXPECT_NE(refusal(scratch.path).find("the folder has nothing"), std::string::npos);
+  EXPECT_NE(refusal_at(scratch.path).find("the folder has nothing"), std::string::npos);
   write_text(scratch / "config.json", "{}");
   EXPECT_EQ(
-      refusal(scratch.path),
+      refusal_at(scratch.path),
       scratch.path.string() +
           ": no weights found (model.safetensors, pytorch_model.bin, their indexes, or one *.safetensors, *.bin, *.pt, "
           "*.pth or *.th); the folder has config.json");
   write_text(scratch / "a.pt", "");
   write_text(scratch / "b.bin", "");
-  EXPECT_EQ(refusal(scratch.path),
+  EXPECT_EQ(refusal_at(scratch.path),
             scratch.path.string() + ": several files may be the weights: a.pt, b.bin; name one of them");
   write_text(scratch / "a.pt", archive("}"));
-  EXPECT_EQ(refusal(scratch / "a.pt"),
+  EXPECT_EQ(refusal_at(scratch / "a.pt"),
             (scratch / "a.pt").string() + ": it holds no tensor; is it the file of weights?");
 }
 
@@ -126,14 +126,14 @@ TEST(Checkpoint, AShardThatIsMissingIsNamed) {
   const auto index = (scratch / "model.safetensors.index.json").string();
   write_tensors(scratch / "model-00001-of-00002.safetensors", {"a"});
   write_index(scratch, R"({"a":"model-00001-of-00002.safetensors"})");
-  EXPECT_EQ(refusal(scratch.path),
+  EXPECT_EQ(refusal_at(scratch.path),
             index +
                 ": shard model-00002-of-00002.safetensors is missing from the index, which names "
                 "model-00001-of-00002.safetensors; fetch the index again");
   write_index(scratch, R"({"a":"model-00001-of-00002.safetensors","b":"model-00002-of-00002.safetensors"})");
-  EXPECT_EQ(refusal(scratch.path), index +
-                                       ": the shard model-00002-of-00002.safetensors is not in the folder; the "
-                                       "download is incomplete, fetch it again");
+  EXPECT_EQ(refusal_at(scratch.path), index +
+                                          ": the shard model-00002-of-00002.safetensors is not in the folder; the "
+                                          "download is incomplete, fetch it again");
 }
 
 TEST(Checkpoint, TensorsAndShardsMustAgree) {
@@ -142,15 +142,15 @@ TEST(Checkpoint, TensorsAndShardsMustAgree) {
   write_tensors(scratch / "x.safetensors", {"a"});
   write_tensors(scratch / "y.safetensors", {"a", "b"});
   write_index(scratch, R"({"a":"x.safetensors","b":"y.safetensors"})");
-  EXPECT_EQ(refusal(scratch.path),
+  EXPECT_EQ(refusal_at(scratch.path),
             (scratch / "y.safetensors").string() +
                 ": tensor `a` is also in x.safetensors; the shards do not belong together, fetch them again");
   write_tensors(scratch / "y.safetensors", {"b"});
   write_index(scratch, R"({"a":"y.safetensors","b":"x.safetensors"})");
-  EXPECT_EQ(refusal(scratch.path),
+  EXPECT_EQ(refusal_at(scratch.path),
             index + ": tensor `a` should be in y.safetensors, it is in x.safetensors; fetch the files again");
   write_index(scratch, R"({"c":"y.safetensors"})");
-  EXPECT_EQ(refusal(scratch.path),
+  EXPECT_EQ(refusal_at(scratch.path),
             index + ": tensor `c` should be in y.safetensors, it is in no shard; fetch the files again");
 }
 
@@ -159,13 +159,13 @@ TEST(Checkpoint, ADamagedIndexIsRefused) {
   const auto index = (scratch / "model.safetensors.index.json").string();
   for (const auto* text : {"", "{", "[]", "{}", R"({"weight_map":{}})", R"({"weight_map":7})"}) {
     write_text(index, text);
-    EXPECT_EQ(refusal(scratch.path),
+    EXPECT_EQ(refusal_at(scratch.path),
               index + ": expected JSON with a `weight_map` from tensors to files; the file is damaged, fetch it again")
         << text;
   }
   for (const auto* shard : {R"("../secret")", R"("..")", "7", R"("")"}) {
     write_index(scratch, fmt::format(R"({{"a":{}}})", shard));
-    EXPECT_EQ(refusal(scratch.path),
+    EXPECT_EQ(refusal_at(scratch.path),
               fmt::format("{}: tensor `a` is said to be in {}, expected the name of a file in the same folder", index,
                           shard));
   }

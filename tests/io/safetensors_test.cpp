@@ -25,7 +25,7 @@ std::string with_header(const std::string& header, const std::string& data = "",
 }
 
 /// The message for a file with this content, without the path before it.
-std::string refusal(const std::string& bytes) {
+std::string refusal_of_header(const std::string& bytes) {
   const Scratch scratch;
   const auto path = scratch / "model.safetensors";
   write_text(path, bytes);
@@ -111,72 +111,75 @@ TEST(Safetensors, AFullDiskLeavesTheOldFile) {
 }
 
 TEST(Safetensors, WhatIsCutOffSaysSo) {
-  EXPECT_EQ(refusal("abc"),
+  EXPECT_EQ(refusal_of_header("abc"),
             "it has 3 bytes, a safetensors file has at least 8; the download was cut off, fetch it again");
-  EXPECT_EQ(refusal(with_header("{}", "", 50)),
+  EXPECT_EQ(refusal_of_header(with_header("{}", "", 50)),
             "the header needs 50 bytes, the file ends after 2; the download was cut off, fetch it again");
-  EXPECT_EQ(refusal(with_header(R"({"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", "1234")),
+  EXPECT_EQ(refusal_of_header(with_header(R"({"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", "1234")),
             "the header describes 8 bytes of tensors, the file holds 4; the download was cut off, fetch it again");
 }
 
 TEST(Safetensors, WhatIsNoSafetensorsFileSaysSo) {
-  EXPECT_EQ(refusal("version https://git-lfs.github.com/spec/v1"),
+  EXPECT_EQ(refusal_of_header("version https://git-lfs.github.com/spec/v1"),
             "not a safetensors file: no header begins at byte 8; it may be an error page or a Git LFS pointer, fetch "
             "it again");
-  EXPECT_EQ(refusal(with_header("{}", "", 200'000'000)),
+  EXPECT_EQ(refusal_of_header(with_header("{}", "", 200'000'000)),
             "the header claims 200000000 bytes, at most 100000000 are allowed; the file is damaged, fetch it again");
-  EXPECT_EQ(refusal(std::string(8, '\0')), "the header is empty; the file is damaged, fetch it again");
-  EXPECT_NE(refusal(with_header("{\"w\":")).find("the header is not JSON ("), std::string::npos);
-  EXPECT_NE(refusal(with_header("{\"\xff\":1}")).find("the header is not JSON ("), std::string::npos);
+  EXPECT_EQ(refusal_of_header(std::string(8, '\0')), "the header is empty; the file is damaged, fetch it again");
+  EXPECT_NE(refusal_of_header(with_header("{\"w\":")).find("the header is not JSON ("), std::string::npos);
+  EXPECT_NE(refusal_of_header(with_header("{\"\xff\":1}")).find("the header is not JSON ("), std::string::npos);
 }
 
 TEST(Safetensors, BytesThatNoTensorOwnsAreRefused) {
   EXPECT_EQ(
-      refusal(with_header(R"({"w":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}})", "1234")),
+      refusal_of_header(with_header(R"({"w":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}})", "1234")),
       "the header describes 2 bytes of tensors, the file holds 4; what follows the tensors does not belong there");
-  EXPECT_EQ(refusal(with_header(R"({"w":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})", "1234")),
+  EXPECT_EQ(refusal_of_header(with_header(R"({"w":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})", "1234")),
             "tensor `w` begins at byte 2 of the data, expected 0: tensors leave a hole; the file is damaged");
   EXPECT_EQ(
-      refusal(with_header(
+      refusal_of_header(with_header(
           R"({"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})",
           "1234")),
       "tensor `b` begins at byte 2 of the data, expected 3: tensors overlap; the file is damaged");
 }
 
 TEST(Safetensors, ShapesAndOffsetsMustAgree) {
-  EXPECT_EQ(refusal(with_header(R"({"w":{"dtype":"F32","shape":[3],"data_offsets":[0,4]}})", "1234")),
+  EXPECT_EQ(refusal_of_header(with_header(R"({"w":{"dtype":"F32","shape":[3],"data_offsets":[0,4]}})", "1234")),
             "tensor `w`: F32 of shape [3] does not fill the 4 bytes that its offsets span; the file is damaged");
-  EXPECT_NE(refusal(with_header(R"({"w":{"dtype":"F32","shape":[4294967296,4294967296,4],"data_offsets":[0,0]}})"))
-                .find("does not fill the 0 bytes"),
-            std::string::npos);
-  EXPECT_NE(refusal(with_header(R"({"w":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0]}})"))
-                .find("does not fill the 0 bytes"),
-            std::string::npos);
-  EXPECT_EQ(refusal(with_header(R"({"w":{"dtype":"U8","shape":[2],"data_offsets":[4,2]}})", "1234")),
+  EXPECT_NE(
+      refusal_of_header(with_header(R"({"w":{"dtype":"F32","shape":[4294967296,4294967296,4],"data_offsets":[0,0]}})"))
+          .find("does not fill the 0 bytes"),
+      std::string::npos);
+  EXPECT_NE(
+      refusal_of_header(with_header(R"({"w":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0]}})"))
+          .find("does not fill the 0 bytes"),
+      std::string::npos);
+  EXPECT_EQ(refusal_of_header(with_header(R"({"w":{"dtype":"U8","shape":[2],"data_offsets":[4,2]}})", "1234")),
             "tensor `w`: data_offsets are [4, 2], expected a begin and an end");
-  EXPECT_EQ(refusal(with_header(R"({"w":{"dtype":"U8","shape":[-2],"data_offsets":[0,2]}})", "12")),
+  EXPECT_EQ(refusal_of_header(with_header(R"({"w":{"dtype":"U8","shape":[-2],"data_offsets":[0,2]}})", "12")),
             "tensor `w`: `shape` holds -2, expected whole numbers from 0 on");
-  EXPECT_EQ(refusal(with_header(R"({"w":{"dtype":"U8","data_offsets":[0,2]}})", "12")),
+  EXPECT_EQ(refusal_of_header(with_header(R"({"w":{"dtype":"U8","data_offsets":[0,2]}})", "12")),
             "tensor `w`: `shape` is missing or no list; the file is damaged");
-  EXPECT_EQ(refusal(with_header(R"({"w":7})")), "tensor `w`: `shape` is missing or no list; the file is damaged");
+  EXPECT_EQ(refusal_of_header(with_header(R"({"w":7})")),
+            "tensor `w`: `shape` is missing or no list; the file is damaged");
 }
 
 TEST(Safetensors, UnknownTypesAreNamed) {
-  EXPECT_EQ(refusal(with_header(R"({"w":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}})", "1")),
+  EXPECT_EQ(refusal_of_header(with_header(R"({"w":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}})", "1")),
             "tensor `w` has the type `F8_E4M3`, which graft does not read; it reads BOOL, U8, I8, I16, F16, BF16, I32, "
             "F32, F64, I64");
 }
 
 TEST(Safetensors, ATensorNamedTwiceIsRefused) {
   EXPECT_EQ(
-      refusal(with_header(
+      refusal_of_header(with_header(
           R"({"w":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"w":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}})")),
       "the header names `w` twice; the file is damaged");
 }
 
 TEST(Safetensors, MetadataIsTextsOnly) {
-  EXPECT_EQ(refusal(with_header(R"({"__metadata__":{"a":1}})")), "__metadata__.a is 1, expected a text");
-  EXPECT_EQ(refusal(with_header(R"({"__metadata__":[]})")), "__metadata__ is [], expected names and texts");
+  EXPECT_EQ(refusal_of_header(with_header(R"({"__metadata__":{"a":1}})")), "__metadata__.a is 1, expected a text");
+  EXPECT_EQ(refusal_of_header(with_header(R"({"__metadata__":[]})")), "__metadata__ is [], expected names and texts");
 }
 
 TEST(Safetensors, DamageNeverCrashes) {

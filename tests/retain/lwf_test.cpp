@@ -21,8 +21,8 @@ Lwf held(Case& source, const std::string& task, bool own_head, const LwfOptions&
              own_head ? nullptr : source.model->head, options);
 }
 
-struct Asked {
-  Asked(Case& c, Lwf& term, const std::vector<int64_t>& examples) {
+struct AskedOfLwf {
+  AskedOfLwf(Case& c, Lwf& term, const std::vector<int64_t>& examples) {
     c.model->unfreeze_only(c.model->all_groups());
     c.model->eval();
     const features::Feed feed(*c.model, *c.inputs);
@@ -52,7 +52,7 @@ TEST_P(LwfOf, TheSourceItselfIsPulledNowhereAndAMovedModelIs) {
   for (const bool classes : {true, false}) {
     Case source(GetParam(), 1), model(GetParam(), 1), moved(GetParam(), 2);
     auto term = held(source, classes ? "classification" : "features", false, {.weight = 1});
-    Asked still(model, term, examples), pulled(moved, term, examples);
+    AskedOfLwf still(model, term, examples), pulled(moved, term, examples);
     EXPECT_LT(still.largest_gradient(model), 1e-5 * std::max(1.0, pulled.largest_gradient(moved)));
     EXPECT_GT(pulled.largest_gradient(moved), 1e-4);
     EXPECT_LT(still.value.item<double>(), pulled.value.item<double>());
@@ -73,7 +73,7 @@ TEST(Lwf, IsEquationThree) {
   const std::vector<int64_t> examples{1, 5, 9, 10};
   auto own = held(source, "classification", true, {.weight = 3, .temperature = 2});
   auto none = held(source, "features", true, {.weight = 3});
-  const Asked asked(model, own, examples), of_source(source, none, examples);
+  const AskedOfLwf asked(model, own, examples), of_source(source, none, examples);
   double expected = 0;
   const auto p = (of_source.logits.to(torch::kFloat64) / 2).softmax(1),
              q = (asked.logits.to(torch::kFloat64) / 2).softmax(1);
@@ -88,7 +88,7 @@ TEST(Lwf, SeveralLabelsNumbersAndLabelsOnWordsAreHeldAsWhatTheyAre) {
   for (const std::string task : {"multilabel", "regression", "tokens"}) {
     Case source("bert_" + task, 1), model("bert_" + task, 2);
     auto term = held(source, task, true, {.weight = 3, .temperature = 2}), none = held(source, "features", true, {});
-    const Asked asked(model, term, examples), of_source(source, none, examples);
+    const AskedOfLwf asked(model, term, examples), of_source(source, none, examples);
     const auto p = of_source.logits.to(torch::kFloat64), q = asked.logits.to(torch::kFloat64);
     ASSERT_EQ(p.sizes(), q.sizes());
     double expected = 0;
@@ -141,10 +141,10 @@ TEST(Lwf, StrengthenedItWeighsMoreAndRemembersIt) {
   Case source("bert_classification", 1), model("bert_classification", 2), again("bert_classification", 2);
   auto term = held(source, "classification", true, {.weight = 3}),
        resumed = held(source, "classification", true, {.weight = 3});
-  const double before = Asked(model, term, {1, 5}).value.item<double>();
+  const double before = AskedOfLwf(model, term, {1, 5}).value.item<double>();
   EXPECT_EQ(term.strengthen(2), 6);
   resumed.load_state(term.state());
-  EXPECT_NEAR(Asked(again, resumed, {1, 5}).value.item<double>(), 2 * before, 1e-5);
+  EXPECT_NEAR(AskedOfLwf(again, resumed, {1, 5}).value.item<double>(), 2 * before, 1e-5);
 }
 
 TEST(Lwf, FrozenBlocksWithTheOldHeadAskForNothing) {

@@ -14,11 +14,11 @@ namespace {
 
 using models::Tensor;
 
-constexpr int64_t kExamples = 20000;
+constexpr int64_t kDraws = 20000;
 
 /// Examples that nothing is known of but their number.
 struct Numbered final : train::Stream {
-  int64_t size() const override { return kExamples; }
+  int64_t size() const override { return kDraws; }
   int64_t rows(int64_t) const override { return 1; }
   std::map<std::string, train::Activations> enter(const std::vector<int64_t>&, uint64_t) const override {
     train::Activations x;
@@ -32,7 +32,7 @@ struct Numbered final : train::Stream {
 };
 
 struct Drawn {
-  Drawn(const std::string& task, const std::string& output, const Tensor& row, int64_t examples = kExamples) {
+  Drawn(const std::string& task, const std::string& output, const Tensor& row, int64_t examples = kDraws) {
     std::vector<int64_t> all(examples);
     std::iota(all.begin(), all.end(), 0);
     auto scores = row.repeat({examples, 1}).requires_grad_();

@@ -12,7 +12,7 @@
 namespace graft::select {
 namespace {
 
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+using tests::has;
 
 TEST(Catalogue, EveryRowIsCompleteAndEveryIdWellFormed) {
   const auto rows = catalogue({});  // strict: a missing field or one without evidence throws, with all of them

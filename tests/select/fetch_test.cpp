@@ -13,12 +13,11 @@
 namespace graft::select {
 namespace {
 
+using tests::has;
 using tests::HubServer;
 using tests::noise;
 using tests::read_text;
 using tests::Scratch;
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 struct Fetch : testing::Test {
   Fetch() {

@@ -10,7 +10,7 @@
 namespace graft::select {
 namespace {
 
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+using tests::has;
 
 /// Example i has the label at labels[i].
 data::Examples classes(const std::vector<int64_t>& labels) {

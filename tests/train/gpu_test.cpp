@@ -173,8 +173,8 @@ TEST_F(Gpu, AStepThatIsToldToSkipChangesNothing) {
 }
 
 /// A loss that is not a number from one step on.
-struct Poisoned final : Through {
-  Poisoned(const Stream& stream, int64_t steps) : Through(stream), left(steps) {}
+struct PoisonedOnGpu final : Through {
+  PoisonedOnGpu(const Stream& stream, int64_t steps) : Through(stream), left(steps) {}
   Tensor loss_sum(const Outputs& outputs, const std::vector<int64_t>& examples, uint64_t epoch) const override {
     const auto loss = Through::loss_sum(outputs, examples, epoch);
     return epoch != kEvaluation && left-- <= 0 ? loss * std::numeric_limits<float>::quiet_NaN() : loss;
@@ -188,7 +188,7 @@ TEST_F(Gpu, ALossThatIsNotANumberLeavesTheWeightsOfTheStepBefore) {
   const features::Feed feed(*c.model, *c.inputs), validation_feed(*c.model, *c.validation_inputs);
   const auto plain = c.stream(feed);
   const auto validation = c.validation(validation_feed);
-  const Poisoned stream(plain, 1);
+  const PoisonedOnGpu stream(plain, 1);
   PhasePlan plan{.stage = "finetune",
                  .name = "head",
                  .trainable = {"head"},

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "graft/core/error.h"
+#include "graft/core/text.h"
 #include "graft/data/dataset_files.h"
 #include "graft/io/file.h"
 
@@ -15,11 +16,7 @@ namespace {
 
 constexpr int64_t kLargestEntry = int64_t{1} << 30;
 
-std::string lower_name(const fs::path& path) {
-  auto name = path.filename().string();
-  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
-  return name;
-}
+std::string lower_name(const fs::path& path) { return lower(path.filename().string()); }
 
 bool ends_in(const std::string& name, std::initializer_list<const char*> endings) {
   return std::any_of(endings.begin(), endings.end(), [&](const char* e) { return name.ends_with(e); });

@@ -1,6 +1,7 @@
 #include "graft/data/language/language_rows.h"
 
 #include "graft/core/error.h"
+#include "graft/core/text.h"
 
 namespace graft::data {
 namespace {
@@ -52,7 +53,7 @@ std::string language_row(const fs::path& file, const Row& row, const std::string
   }
   if (has(row, text_column)) {
     const auto text = text_of(file, row, text_column);
-    if (text.find_first_not_of(" \t\r\n\f\v") == std::string::npos)
+    if (trimmed(text).empty())
       fail_row(file, row.number, text_column, "expected text, found none; fill the cell or remove the row");
     return Json{{"text", text}}.dump();
   }
