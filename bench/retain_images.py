@@ -29,6 +29,7 @@ METHODS = {
     "l2sp 1": {"retain.l2sp": 1.0},
     "ewc 1": {"retain.ewc.strength": 1.0},
     "ewc 10": {"retain.ewc.strength": 10.0},
+    "ewc 30": {"retain.ewc.strength": 30.0},
     "ewc 100": {"retain.ewc.strength": 100.0},
     "ewc 10, own labels": {"retain.ewc.strength": 10.0, "retain.ewc.labels": "own"},
     "lwf 1": {"retain.lwf.weight": 1.0},
@@ -39,6 +40,7 @@ METHODS = {
     "WiSE-FT": {"retain.interpolate": True},
     "budget 1 %": {"retain.max_forgetting": 0.01},
     "budget 1 %, ewc": {"retain.max_forgetting": 0.01, "retain.ewc.strength": 1.0},
+    "budget 1 %, ewc 10": {"retain.max_forgetting": 0.01, "retain.ewc.strength": 10.0},
     "budget 1 %, replay": {"retain.max_forgetting": 0.01, "retain.replay.fraction": 0.05},
 }
 
