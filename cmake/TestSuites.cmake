@@ -4,9 +4,12 @@ if(CMAKE_SCRIPT_MODE_FILE)  # after the program was linked: EXECUTABLE's suites,
   execute_process(COMMAND ${EXECUTABLE} --gtest_list_tests OUTPUT_VARIABLE listed COMMAND_ERROR_IS_FATAL ANY)
   string(REGEX MATCHALL "(^|\n)[^ \n]+\\.( |\n)" suites "${listed}")
   set(tests "")
+  # To its end: a suite of which one fails and the others are skipped has failed.
+  set(all_skipped [==[PASSED  ] 0 tests\\.\n([[]  SKIPPED ][^\n]*\n)+$]==])
   foreach(suite ${suites})
     string(REGEX REPLACE "^\n|\\.[ \n]$" "" suite "${suite}")
-    string(APPEND tests "add_test([==[${suite}]==] [==[${EXECUTABLE}]==] [==[--gtest_filter=${suite}.*]==])\n")
+    string(APPEND tests "add_test([==[${suite}]==] [==[${EXECUTABLE}]==] [==[--gtest_filter=${suite}.*]==])\n"
+      "set_tests_properties([==[${suite}]==] PROPERTIES SKIP_REGULAR_EXPRESSION \"${all_skipped}\")\n")
   endforeach()
   file(WRITE ${LIST} "${tests}")
   return()
