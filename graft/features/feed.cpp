@@ -10,6 +10,16 @@ void Feed::use(const std::string& chain, int64_t boundary, Store store) {
   stores_.insert_or_assign({chain, boundary}, std::move(store));
 }
 
+void Feed::use_mean(const std::string& chain, int64_t boundary, Store store) {
+  means_.insert_or_assign({chain, boundary}, std::move(store));
+}
+
+torch::Tensor Feed::mean(const std::string& chain, int64_t boundary, const std::vector<int64_t>& examples) const {
+  const auto found = means_.find({chain, boundary});
+  if (found != means_.end()) return found->second.read(examples, model_.device()).hidden.values;
+  return models::mean_of(enter(chain, boundary, examples, {}).hidden);
+}
+
 std::vector<fs::path> Feed::forget_beyond(const std::string& chain, int64_t boundary) {
   std::vector<fs::path> files;
   std::erase_if(stores_, [&](const auto& item) {

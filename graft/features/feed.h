@@ -11,6 +11,8 @@ class Feed {
 
   /// Later reads at this boundary come from the store.
   void use(const std::string& chain, int64_t boundary, Store store);
+  /// Later means at this boundary come from the store.
+  void use_mean(const std::string& chain, int64_t boundary, Store store);
   /// Stores at boundaries of the chain nearer to the head than this one: nothing reads them once that much is unfrozen.
   /// They are forgotten, and their files named.
   std::vector<fs::path> forget_beyond(const std::string& chain, int64_t boundary);
@@ -19,6 +21,9 @@ class Feed {
   /// and the blocks between, or from the inputs. `view` is for boundary 0, where nothing is frozen.
   models::Activations enter(const std::string& chain, int64_t boundary, const std::vector<int64_t>& examples,
                             const models::Reads& reads, uint64_t view = 0) const;
+
+  /// (B, C): the mean over each example's rows, or over the places of its maps, of what enters block `boundary`.
+  torch::Tensor mean(const std::string& chain, int64_t boundary, const std::vector<int64_t>& examples) const;
 
   /// Rows that an example costs behind the boundary, for batches of like length.
   int64_t rows(const std::string& chain, int64_t boundary, int64_t example) const;
@@ -30,7 +35,7 @@ class Feed {
  private:
   models::Model& model_;
   const Inputs& inputs_;
-  std::map<std::pair<std::string, int64_t>, Store> stores_;
+  std::map<std::pair<std::string, int64_t>, Store> stores_, means_;
 };
 
 }  // namespace graft::features

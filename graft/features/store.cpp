@@ -168,7 +168,7 @@ PrefixHashes::PrefixHashes(const models::Model& model, const Inputs& inputs, con
   for (auto& [group, hash] : hashes) groups_[group] = hash.hex();
 }
 
-std::string PrefixHashes::key(const std::string& chain, int64_t boundary, const models::Reads& reads) const {
+std::string PrefixHashes::key(const std::string& chain, int64_t boundary, const models::Reads& reads, bool mean) const {
   const auto& c = model_.chain(chain);
   std::set<std::string> groups;
   for (int64_t i = 0; i < boundary; ++i) {
@@ -180,7 +180,9 @@ std::string PrefixHashes::key(const std::string& chain, int64_t boundary, const 
   hash.update(fmt::format("{} {} {} {}", plan_, chain, boundary, at_end ? static_cast<int>(reads.where) : -1));
   for (const auto& up : upstream_read(model_, chain, boundary))
     hash.update(key(up, static_cast<int64_t>(model_.chain(up).blocks.size()), {}));
-  for (const auto& slot : model_.slots_across(chain, boundary)) hash.update(slot + ",");
+  if (mean) hash.update("mean");
+  else
+    for (const auto& slot : model_.slots_across(chain, boundary)) hash.update(slot + ",");
   for (const auto& group : groups)
     if (const auto found = groups_.find(group); found != groups_.end()) hash.update(group).update(found->second);
   return hash.hex().substr(0, 32);
@@ -312,19 +314,31 @@ std::vector<int64_t> telling_examples(const std::string& chain, const Inputs& in
 
 struct Plan {
   int64_t boundary;
+  bool mean = false;
   fs::path file;
   std::map<std::string, std::vector<int64_t>> starts;
   Activations probe;
   uint64_t bytes = 0;
 };
 
-Plan plan_store(models::Model& model, const std::string& chain, int64_t boundary, const models::Reads& reads,
+/// What crosses the boundary, or its mean alone.
+Activations stored_of(const Activations& x, bool mean) {
+  if (!mean) return x;
+  return {.hidden = {models::mean_of(x.hidden), std::vector<int64_t>(x.hidden.lengths.size(), 1)}};
+}
+
+std::vector<std::string> slots_of(const models::Model& model, const std::string& chain, const Plan& plan) {
+  return plan.mean ? std::vector<std::string>{} : model.slots_across(chain, plan.boundary);
+}
+
+Plan plan_store(models::Model& model, const std::string& chain, int64_t boundary, bool mean, const models::Reads& reads,
                 const Inputs& inputs, torch::Dtype type) {
   const auto examples = telling_examples(chain, inputs);
-  Plan plan{.boundary = boundary};
+  Plan plan{.boundary = boundary, .mean = mean};
   const FrozenPass pass(model);
-  plan.probe = model.forward(chain, 0, boundary, chain_inputs(model, chain, boundary, inputs, examples), reads);
-  const auto parts = parts_of(plan.probe, model.slots_across(chain, boundary));
+  plan.probe =
+      stored_of(model.forward(chain, 0, boundary, chain_inputs(model, chain, boundary, inputs, examples), reads), mean);
+  const auto parts = parts_of(plan.probe, slots_of(model, chain, plan));
   plan.starts = row_starts(chain, inputs, parts, examples);
   for (const auto& [name, rows] : parts) {
     uint64_t row = rows->values.is_floating_point() ? torch::elementSize(type) : rows->values.element_size();
@@ -369,12 +383,14 @@ uint64_t bytes_in(const fs::path& folder) {
 }
 
 /// What `graft cache` tells of a store. safetensors allows strings only.
-Json description(const models::Model& model, const std::string& chain, int64_t boundary, const Inputs& inputs,
+Json description(const models::Model& model, const std::string& chain, const Plan& plan, const Inputs& inputs,
                  const StoreOptions& options) {
+  const auto boundary = plan.boundary;
   const auto& blocks = model.chain(chain).blocks;
   return {{"chain", chain},
           {"boundary", std::to_string(boundary)},
-          {"block", boundary == static_cast<int64_t>(blocks.size()) ? "end" : blocks[boundary].name},
+          {"block", (boundary == static_cast<int64_t>(blocks.size()) ? "end" : blocks[boundary].name) +
+                        (plan.mean ? ", mean" : "")},
           {"blocks", std::to_string(blocks.size())},
           {"source", model.name},
           {"precision", options.precision},
@@ -385,14 +401,16 @@ Json description(const models::Model& model, const std::string& chain, int64_t b
 
 uint64_t store_bytes(models::Model& model, const std::string& chain, int64_t boundary, const Inputs& inputs,
                      const StoreOptions& options) {
-  return plan_store(model, chain, boundary, model.head->reads(), inputs, stored_type(options)).bytes;
+  return plan_store(model, chain, boundary, false, model.head->reads(), inputs, stored_type(options)).bytes;
 }
 
 CaptureResult capture(models::Model& model, const std::string& chain, const std::vector<int64_t>& boundaries,
                       const models::Reads& reads, const Inputs& inputs, const fs::path& folder,
-                      const StoreOptions& options, const std::function<void(int64_t, int64_t)>& progress) {
+                      const StoreOptions& options, const std::function<void(int64_t, int64_t)>& progress,
+                      const std::vector<int64_t>& means) {
   CaptureResult result;
   result.stores.resize(boundaries.size());
+  result.means.resize(means.size());
   if (!options.enabled || inputs.size() == 0) return result;
   io::make_folder(folder);
   io::sweep_temporaries(folder);
@@ -402,27 +420,35 @@ CaptureResult capture(models::Model& model, const std::string& chain, const std:
 
   // The nearest boundary to the head is asked for most often, so the budget is spent from there. All stores of the
   // folder count, whatever split, chain or run they are of.
-  std::vector<size_t> by_worth(boundaries.size());
-  std::iota(by_worth.begin(), by_worth.end(), 0);
-  std::sort(by_worth.begin(), by_worth.end(), [&](size_t a, size_t b) { return boundaries[a] > boundaries[b]; });
+  struct Wanted {
+    int64_t boundary;
+    bool mean;
+    std::optional<Store>* store;
+  };
+  std::vector<Wanted> by_worth;
+  for (size_t i = 0; i < means.size(); ++i) by_worth.push_back({means[i], true, &result.means[i]});
+  for (size_t i = 0; i < boundaries.size(); ++i) by_worth.push_back({boundaries[i], false, &result.stores[i]});
+  std::stable_sort(by_worth.begin(), by_worth.end(),
+                   [](const auto& a, const auto& b) { return a.boundary > b.boundary; });
   uint64_t spent = bytes_in(folder);
-  std::vector<std::pair<size_t, Plan>> missing;
-  for (const auto i : by_worth) {
-    const auto file = folder / (hashes.key(chain, boundaries[i], reads) + ".safetensors");
-    result.stores[i] = intact(file, result.notes);
-    if (result.stores[i]) continue;
-    auto plan = plan_store(model, chain, boundaries[i], reads, inputs, type);
+  std::vector<std::pair<std::optional<Store>*, Plan>> missing;
+  for (const auto& [boundary, mean, store] : by_worth) {
+    GRAFT_ASSERT(!mean || boundary < static_cast<int64_t>(model.chain(chain).blocks.size()));
+    const auto file = folder / (hashes.key(chain, boundary, reads, mean) + ".safetensors");
+    *store = intact(file, result.notes);
+    if (*store) continue;
+    auto plan = plan_store(model, chain, boundary, mean, reads, inputs, type);
     plan.file = file;
     if (static_cast<double>(spent + plan.bytes) > options.budget_gb * 1e9) {
       result.notes.push_back(
           fmt::format("boundary {} of {} would take {:.1f} GB of the {:.1f} GB that features.budget_gb allows{}; it is "
                       "recomputed in each epoch",
-                      boundaries[i], chain, plan.bytes / 1e9, options.budget_gb,
+                      boundary, chain, plan.bytes / 1e9, options.budget_gb,
                       spent > 0 ? fmt::format(", where {:.1f} GB are taken", spent / 1e9) : ""));
       continue;
     }
     spent += plan.bytes;
-    missing.push_back({i, std::move(plan)});
+    missing.push_back({store, std::move(plan)});
   }
   if (missing.empty()) return result;
 
@@ -432,10 +458,10 @@ CaptureResult capture(models::Model& model, const std::string& chain, const std:
   std::sort(missing.begin(), missing.end(),
             [](const auto& a, const auto& b) { return a.second.boundary < b.second.boundary; });
   std::vector<std::unique_ptr<Writer>> writers;
-  for (const auto& [i, plan] : missing)
-    writers.push_back(std::make_unique<Writer>(
-        plan.file, inputs.size(), parts_of(plan.probe, model.slots_across(chain, plan.boundary)), plan.starts, type,
-        description(model, chain, plan.boundary, inputs, options)));
+  for (const auto& [store, plan] : missing)
+    writers.push_back(std::make_unique<Writer>(plan.file, inputs.size(),
+                                               parts_of(plan.probe, slots_of(model, chain, plan)), plan.starts, type,
+                                               description(model, chain, plan, inputs, options)));
 
   const FrozenPass pass(model);
   int64_t done = 0;
@@ -446,10 +472,11 @@ CaptureResult capture(models::Model& model, const std::string& chain, const std:
     auto x = chain_inputs(model, chain, missing.back().second.boundary, inputs, examples);
     int64_t at = 0;
     for (size_t m = 0; m < missing.size(); ++m) {
-      const auto boundary = missing[m].second.boundary;
-      x = model.forward(chain, at, boundary, std::move(x), reads);
-      at = boundary;
-      writers[m]->put(examples, parts_of(x, model.slots_across(chain, boundary)));
+      const auto& plan = missing[m].second;
+      x = model.forward(chain, at, plan.boundary, std::move(x), reads);
+      at = plan.boundary;
+      const auto stored = stored_of(x, plan.mean);
+      writers[m]->put(examples, parts_of(stored, slots_of(model, chain, plan)));
     }
     done += static_cast<int64_t>(examples.size());
     stop_if_interrupted();
@@ -458,7 +485,7 @@ CaptureResult capture(models::Model& model, const std::string& chain, const std:
   for (size_t m = 0; m < missing.size(); ++m) {
     writers[m]->commit();
     result.rounding = std::max(result.rounding, writers[m]->rounding());
-    result.stores[missing[m].first] = Store(missing[m].second.file);
+    *missing[m].first = Store(missing[m].second.file);
   }
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   result.computed = inputs.size();

@@ -43,7 +43,8 @@ class Store {
 class PrefixHashes {
  public:
   PrefixHashes(const models::Model& model, const Inputs& inputs, const StoreOptions& options);
-  std::string key(const std::string& chain, int64_t boundary, const models::Reads& reads) const;
+  /// `mean`: of the store that holds the mean over each example's rows alone.
+  std::string key(const std::string& chain, int64_t boundary, const models::Reads& reads, bool mean = false) const;
 
  private:
   const models::Model& model_;
@@ -57,6 +58,7 @@ uint64_t store_bytes(models::Model& model, const std::string& chain, int64_t bou
 
 struct CaptureResult {
   std::vector<std::optional<Store>> stores;  // one a boundary; nullopt when over budget or off
+  std::vector<std::optional<Store>> means;   // one for each of `means`, likewise
   std::vector<std::string> notes;            // why a boundary is absent, or was computed again
   double rounding = 0;                       // of the stored halves, relative to the largest value
   double seconds = 0;                        // 0 when all were there already
@@ -65,10 +67,12 @@ struct CaptureResult {
 
 /// Stores for all `boundaries` of a chain, in one pass over the inputs where files are missing.
 /// The last boundary may be the chain's end; there only what `reads` names is stored.
+/// `means`: boundaries before the end of which the mean over each example's rows is stored as well, (1, C) an example.
 /// Frozen blocks run in evaluation mode without gradient. `progress(done, total)` in examples.
 CaptureResult capture(models::Model& model, const std::string& chain, const std::vector<int64_t>& boundaries,
                       const models::Reads& reads, const Inputs& inputs, const fs::path& folder,
-                      const StoreOptions& options, const std::function<void(int64_t, int64_t)>& progress = {});
+                      const StoreOptions& options, const std::function<void(int64_t, int64_t)>& progress = {},
+                      const std::vector<int64_t>& means = {});
 
 /// Examples in batches of at most `tokens` rows, sorted by length; a function of the lengths alone.
 std::vector<std::vector<int64_t>> batches_by_length(const Inputs& inputs, int64_t tokens);

@@ -42,6 +42,9 @@ struct ReadIndex {
 };
 ReadIndex resolve(const Reads& reads, const std::vector<int64_t>& lengths, torch::Device device);
 
+/// (B, C): the mean over each example's rows (N, C), or over the places of maps (B, C, H, W).
+Tensor mean_of(const Rows& rows);
+
 /// The examples `order[0], order[1], ...` of the rows.
 Rows select(const Rows& rows, const std::vector<int64_t>& order);
 

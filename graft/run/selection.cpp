@@ -376,18 +376,23 @@ class Selection {
     return images_.at(key(*opened.kind));
   }
 
-  /// Stores what the head reads, and `ahead` what the coming unfreezings will. Returns seconds, 0 when all was there.
+  /// Stores what the head reads and, `to_measure`, the means that are measured; ahead_ what the coming unfreezings will
+  /// read. Returns seconds, 0 when all was there.
   double capture(models::Model& model, const features::Inputs& inputs, features::Feed& feed, const fs::path& folder,
-                 const std::string& name) {
+                 const std::string& name, bool to_measure) {
     double seconds = 0;
     for (const auto& chain : model.chains) {
       const auto end = static_cast<int64_t>(chain.blocks.size());
       std::set<int64_t> boundaries{end};
       if (ahead_) boundaries.merge(finetune::boundaries_ahead(model, chain.name, recipe_.finetune, recipe_.features));
       const std::vector<int64_t> wanted(boundaries.begin(), boundaries.end());
+      const auto last = select::last_block(chain);
+      const bool mean = to_measure && task_ != "tokens" && last > 0;
       const auto captured = features::capture(
           model, chain.name, wanted, model.head->reads(), inputs, folder, recipe_.features,
-          [&](int64_t done, int64_t total) { progress_.step("computing features, " + name, done, total); });
+          [&](int64_t done, int64_t total) { progress_.step("computing features, " + name, done, total); },
+          mean ? std::vector<int64_t>{last} : std::vector<int64_t>{});
+      if (mean && captured.means.front()) feed.use_mean(chain.name, last, *captured.means.front());
       for (size_t i = 0; i < wanted.size(); ++i)
         if (captured.stores[i]) feed.use(chain.name, wanted[i], *captured.stores[i]);
       seconds += captured.seconds;
@@ -447,7 +452,7 @@ class Selection {
     const auto [train, examples] = ready(opened, "training");
     const auto& inputs = *train->inputs;
     features::Feed feed(model, inputs);
-    const auto captured = capture(model, inputs, feed, folder_of(place), origin.name);
+    const auto captured = capture(model, inputs, feed, folder_of(place), origin.name, true);
     const auto n = inputs.size();
     const double per_example = captured > 0 ? captured / static_cast<double>(n) : seconds_per_example(model, inputs);
     const auto classifier = own_classifier(opened.source, model);
@@ -542,8 +547,8 @@ class Selection {
     const auto [train, examples] = ready(opened, "training");
     const auto [validation, judged_examples] = ready(opened, "validation");
     features::Feed feed(model, *train->inputs), judged(model, *validation->inputs);
-    capture(model, *train->inputs, feed, folder_of(facts.place), facts.origin.name);
-    capture(model, *validation->inputs, judged, folder_of(facts.place), facts.origin.name);
+    capture(model, *train->inputs, feed, folder_of(facts.place), facts.origin.name, false);
+    capture(model, *validation->inputs, judged, folder_of(facts.place), facts.origin.name, false);
     const auto stream = train::task_stream(model, feed, task_, data.label_names, examples, train->alignment);
     const auto judge =
         train::task_stream(model, judged, task_, data.label_names, judged_examples, validation->alignment);

@@ -12,15 +12,17 @@ namespace {
 
 constexpr int64_t kBatch = 512;  // examples read at a time
 
-/// (B, C) from rows (N, C) or maps (B, C, H, W).
-Tensor pooled(const models::Rows& rows) {
-  auto values = rows.values.to(torch::kCPU, torch::kFloat32);
-  if (values.dim() > 2) values = values.flatten(2).mean(2);
-  const auto B = static_cast<int64_t>(rows.lengths.size());
-  if (values.size(0) == B) return values;
-  const auto lengths = torch::tensor(rows.lengths, torch::kInt64);
-  const auto example = torch::repeat_interleave(lengths);
-  return torch::zeros({B, values.size(1)}).index_add(0, example, values) / lengths.unsqueeze(1);
+Tensor in_memory(const Tensor& values) { return values.to(torch::kCPU, torch::kFloat32); }
+
+/// [n, d] of all parts, each around its mean and with a total variance of 1, so that none outweighs another by its scale.
+Tensor balanced(std::vector<Tensor> parts) {
+  if (parts.size() == 1) return parts.front();
+  for (auto& part : parts) {
+    part = part - part.mean(0, true);
+    const auto variance = part.square().sum() / part.size(0);
+    part = part / at::where(variance > 0, variance.sqrt(), at::ones_like(variance));
+  }
+  return torch::cat(parts, 1);
 }
 
 /// Labelled words of a batch whose first tokens a source sees: the rows of these tokens, which words they are, their labels.
@@ -76,6 +78,8 @@ void keep(FrozenFeatures& source, const std::vector<int64_t>& places) {
 
 }  // namespace
 
+int64_t last_block(const models::Chain& chain) { return static_cast<int64_t>(chain.blocks.size()) - 1; }
+
 void keep_common_words(const std::vector<FrozenFeatures*>& sources) {
   std::map<int64_t, size_t> seen;
   for (const auto* source : sources)
@@ -96,7 +100,8 @@ FrozenFeatures frozen_features(models::Model& model, const features::Feed& feed,
   if (task == "tokens" && words.empty())
     words = chosen_words(examples, alignment, static_cast<int64_t>(label_names.size()), most, seed);
   const auto reads = model.head->reads();
-  std::vector<Tensor> values, probabilities;
+  std::vector<std::vector<Tensor>> values;  // by part: of each batch
+  std::vector<Tensor> probabilities;
   std::vector<int64_t> labels, keys;
   const auto n = examples.size();
   for (int64_t begin = 0; begin < n; begin += kBatch) {
@@ -116,15 +121,21 @@ FrozenFeatures frozen_features(models::Model& model, const features::Feed& feed,
         labels.push_back(found.labels[i]);
       }
       for (const auto& [name, end] : ends)
-        parts.push_back(
-            end.hidden.values.to(torch::kCPU, torch::kFloat32).index_select(0, torch::tensor(rows, torch::kInt64)));
+        parts.push_back(in_memory(end.hidden.values).index_select(0, torch::tensor(rows, torch::kInt64)));
     } else {
-      for (const auto& [name, end] : ends) parts.push_back(pooled(end.hidden));
+      for (const auto& [name, end] : ends) {
+        parts.push_back(in_memory(models::mean_of(end.hidden)));
+        if (const auto last = last_block(model.chain(name)); last > 0)
+          parts.push_back(in_memory(feed.mean(name, last, batch)));
+      }
     }
-    values.push_back(torch::cat(parts, 1));
+    values.resize(parts.size());
+    for (size_t p = 0; p < parts.size(); ++p) values[p].push_back(parts[p]);
     if (classifier) probabilities.push_back(classifier->forward(ends).at("logits").softmax(1).cpu());
   }
-  FrozenFeatures result{.values = torch::cat(values)};
+  std::vector<Tensor> parts;
+  for (const auto& of_batches : values) parts.push_back(torch::cat(of_batches));
+  FrozenFeatures result{.values = balanced(std::move(parts))};
   if (classifier) result.probabilities = torch::cat(probabilities);
   if (task == "regression" || task == "multilabel") {
     const train::Supervised stream(model, feed, task, label_names, examples);

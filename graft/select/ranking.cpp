@@ -35,12 +35,17 @@ std::pair<double, double> interval(const Tensor& values) {
 
 using Scores = std::map<std::string, double>;
 
-/// The mean over the scores that all have, each in standard deviations of the candidates.
+/// TransRate's determinants differ by the features' spectrum far more than by the labels, and the H-score whitens, so that
+/// it counts directions of noise as much as any: see docs/architecture.md for what both are worth as rankings.
+bool counts(const std::string& score) { return score != "trans_rate" && score != "h_score"; }
+
+/// The mean over the scores that count and that all have, each in standard deviations of the candidates.
 std::vector<double> combine(const std::vector<Scores>& candidates) {
   const auto k = candidates.size();
   std::vector<double> combined(k, 0);
   int64_t used = 0;
   for (const auto& [name, unused] : candidates.front()) {
+    if (!counts(name)) continue;
     std::vector<double> values;
     for (const auto& scores : candidates) {
       const auto found = scores.find(name);
@@ -164,7 +169,7 @@ size_t worth_its_cost(const std::vector<Candidate>& candidates, const Ranked& ra
 std::string disagreement(const std::vector<Candidate>& candidates, const Ranked& ranked) {
   std::vector<std::string> others;
   for (const auto& [score, best] : ranked.best_by)
-    if (best != ranked.winner) others.push_back(fmt::format("{} ({})", candidates[best].name, score));
+    if (best != ranked.winner && counts(score)) others.push_back(fmt::format("{} ({})", candidates[best].name, score));
   return others.empty() ? "" : " By single scores it would be " + listed(others) + ".";
 }
 

@@ -27,7 +27,8 @@ struct Ranked {
 };
 
 /// The combined score is the mean, over the scores that all candidates have, of the score's deviation from the mean of
-/// the candidates in standard deviations. Its interval: the same of the scores moved by each of Measured::deviations.
+/// the candidates in standard deviations; TransRate and the H-score are told beside it and not counted. Its interval: the
+/// same of the scores moved by each of Measured::deviations.
 /// Intervals of the probe: percentile bootstrap over the examples, the same resamples for all candidates, 1,000 of them.
 /// Level: the 95 % intervals of the differences of the two probes and of the two combined scores hold 0.
 /// There must be a candidate; all are measured on the same examples.
@@ -37,7 +38,7 @@ Ranked rank(const std::vector<Candidate>& candidates, uint64_t seed);
 size_t worth_its_cost(const std::vector<Candidate>& candidates, const Ranked& ranked, size_t first,
                       const std::vector<size_t>& among);
 
-/// " By single scores it would be ...": what disagrees with the winner; "" for nothing.
+/// " By single scores it would be ...": what disagrees with the winner of the scores that count; "" for nothing.
 std::string disagreement(const std::vector<Candidate>& candidates, const Ranked& ranked);
 
 }  // namespace graft::select

@@ -105,7 +105,7 @@ TEST_F(SelectCommand, HalvingTrainsHeadsAndSharesTheStores) {
   EXPECT_EQ(answer["winner"], "source") << answer.dump();
   EXPECT_EQ(answer["ranking"][0]["rounds"][0]["epochs"], 2);
   const auto stores = std::distance(fs::directory_iterator(scratch / "features"), fs::directory_iterator{});
-  EXPECT_EQ(stores, 4);  // two sources, training and validation
+  EXPECT_EQ(stores, 6);  // two sources: training with its mean, validation
   const auto again = graft(command);
   EXPECT_EQ(std::distance(fs::directory_iterator(scratch / "features"), fs::directory_iterator{}), stores);
   for (const auto& item : Json::parse(again.out)["ranking"]) EXPECT_EQ(item["seconds_capture"], 0);

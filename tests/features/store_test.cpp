@@ -157,6 +157,28 @@ TEST_F(StoreTest, AFinishedStoreIsFoundAgainAndNotMadeAnew) {
   for (const auto& file : files_in(folder.path)) EXPECT_EQ(fs::last_write_time(file), times.at(file));
 }
 
+TEST_F(StoreTest, AMeanIsOneRowAnExampleBesideItsBoundaryAndFoundAgain) {
+  const auto mean_too = [&] {
+    return capture(*c.model, "text", {4}, c.model->head->reads(), *c.inputs, folder.path, {}, {}, {3});
+  };
+  const auto first = mean_too();
+  ASSERT_TRUE(first.stores[0] && first.means[0]);
+  EXPECT_GT(first.seconds, 0);
+  EXPECT_EQ(mean_too().seconds, 0);
+  EXPECT_GT(captured({3}).seconds, 0) << "the boundary itself is another store";
+  EXPECT_EQ(files_in(folder.path).size(), 3u);
+
+  Feed computed_now(*c.model, *c.inputs), stored(*c.model, *c.inputs);
+  stored.use_mean("text", 3, *first.means[0]);
+  EXPECT_FALSE(stored.stored("text", 3)) << "a mean is not what enters the block";
+  const std::vector<int64_t> examples{5, 0, 7};
+  const auto mean = stored.mean("text", 3, examples);
+  ASSERT_EQ(mean.size(0), 3);
+  for (int64_t i = 0; i < 3; ++i)
+    EXPECT_TRUE(mean[i].allclose(computed(3, {examples[i]}).mean(0), 1e-5, 1e-6)) << examples[i];
+  EXPECT_TRUE(mean.allclose(computed_now.mean("text", 3, examples), 1e-5, 1e-6));
+}
+
 /// The key of a boundary under a change, which is undone.
 class KeyTest : public testing::Test {
  protected:

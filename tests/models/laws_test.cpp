@@ -319,6 +319,27 @@ TEST_P(Laws, StoredActivationsEqualThoseComputedInPlace) {
     }
 }
 
+TEST_P(Laws, MeansOfWhatEntersABlockAreThoseComputedInPlace) {
+  const Scratch scratch;
+  model.unfreeze_only({"head"});
+  const torch::NoGradGuard no_grad;
+  for (const auto& chain : model.chains)
+    for (int64_t boundary = 1; boundary < static_cast<int64_t>(chain.blocks.size()); ++boundary) {
+      const auto captured = features::capture(model, chain.name, {}, model.head->reads(), *c.inputs, scratch.path,
+                                              store_options(), {}, {boundary});
+      ASSERT_TRUE(captured.means.front().has_value());
+      feed.use_mean(chain.name, boundary, *captured.means.front());
+      const auto means = feed.mean(chain.name, boundary, {4, 1});
+      model.eval();
+      for (const int64_t i : {0, 1}) {
+        const auto x =
+            in_place(model, *c.inputs, chain.name, boundary, {i == 0 ? 4 : 1}, model.head->reads()).hidden.values;
+        const auto expected = x.dim() > 2 ? x.mean({2, 3})[0] : x.mean(0);
+        EXPECT_LE(relative_difference(means[i], expected), 3e-6) << chain.name << " " << boundary;
+      }
+    }
+}
+
 /// A stream whose boundaries are recomputed in the batches of the capture pass.
 struct Recomputed final : train::Stream {
   Recomputed(const Case& c, const train::Supervised& rest) : c(c), rest(rest) {}

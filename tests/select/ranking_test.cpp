@@ -6,8 +6,6 @@
 
 #include <cmath>
 
-#include "graft/select/frozen_features.h"
-
 namespace graft::select {
 namespace {
 
@@ -16,7 +14,7 @@ Candidate candidate(const std::string& name, int64_t right, double seconds, int6
   auto probe = torch::zeros({200}, torch::kFloat64);
   for (int64_t i = 0; i < right; ++i) probe[(first + i) % 200] = 1;
   const double share = static_cast<double>(right) / 200;
-  return {name, {{{"linear_probe", share}, {"log_me", share - 2}, {"h_score", 3 * share}}, probe}, seconds};
+  return {name, {{{"linear_probe", share}, {"log_me", share - 2}, {"parc", 3 * share}}, probe}, seconds};
 }
 
 TEST(Ranking, TheBestByAllScoresIsFirst) {
@@ -62,7 +60,7 @@ TEST(Ranking, TheCostRuleAlsoHoldsAmongTheLastOfAHalving) {
   EXPECT_EQ(disagreement(all, ranked), "");
   ranked.winner = 2;
   EXPECT_EQ(disagreement(all, ranked),
-            " By single scores it would be slow (h_score), slow (linear_probe), slow (log_me).");
+            " By single scores it would be slow (linear_probe), slow (log_me), slow (parc).");
 }
 
 TEST(Ranking, TheCombinedScoreHasAnInterval) {
@@ -71,7 +69,7 @@ TEST(Ranking, TheCombinedScoreHasAnInterval) {
   EXPECT_EQ(rank(all, 1).combined_lower, rank(all, 1).combined_upper) << "without draws nothing is known of it";
   // Scores that move together move no candidate against the others; those that move apart do.
   for (auto& one : all)
-    for (const double step : {-0.1, 0.1}) one.measured.deviations.push_back({{"log_me", step}, {"h_score", step}});
+    for (const double step : {-0.1, 0.1}) one.measured.deviations.push_back({{"log_me", step}, {"parc", step}});
   const auto together = rank(all, 1);
   all[0].measured.deviations = {{{"log_me", 0.1}}, {{"log_me", -0.1}}};
   const auto apart = rank(all, 1);
@@ -103,29 +101,26 @@ TEST(Measure, DeviationsAreTheSpreadOfTheSample) {
   EXPECT_EQ(measure(features, {.values = values}, {}, 1).deviations.size(), 20u);
 }
 
-TEST(Words, ThoseThatAllSourcesSeeAreLeft) {
-  const auto source = [](const std::vector<int64_t>& words) {
-    FrozenFeatures f;
-    f.words = words;
-    f.values = torch::tensor(words, torch::kLong).to(torch::kFloat).unsqueeze(1);
-    f.targets.classes = torch::tensor(words, torch::kLong) % 2;
-    return f;
-  };
-  auto a = source({1, 2, 5, 7}), b = source({2, 5, 7, 9}), c = source({1, 2, 7, 9});
-  keep_common_words({&a, &b, &c});
-  for (const auto* one : {&a, &b, &c}) {
-    EXPECT_EQ(one->words, (std::vector<int64_t>{2, 7}));
-    EXPECT_TRUE(torch::equal(one->values.flatten(), torch::tensor({2.0F, 7.0F})));
-    EXPECT_TRUE(torch::equal(one->targets.classes, torch::tensor({0, 1}, torch::kLong)));
-  }
-}
-
 TEST(Ranking, AScoreThatSomeLackDecidesNothing) {
   auto with = candidate("with", 120, 1);
   with.measured.scores["leep"] = -0.1;
   const auto ranked = rank({with, candidate("without", 140, 1)}, 1);
   EXPECT_EQ(ranked.winner, 1);
   EXPECT_NEAR(ranked.combined[0] + ranked.combined[1], 0, 1e-12);
+}
+
+TEST(Ranking, TransRateAndTheHScoreAreToldAndNotCounted) {
+  auto worse = candidate("worse", 120, 1);
+  worse.measured.scores["trans_rate"] = 600;
+  worse.measured.scores["h_score"] = 9;
+  auto better = candidate("better", 180, 1);
+  better.measured.scores["trans_rate"] = 0.1;
+  better.measured.scores["h_score"] = 1;
+  const auto ranked = rank({worse, better}, 1);
+  EXPECT_EQ(ranked.winner, 1);
+  EXPECT_EQ(ranked.combined, rank({candidate("worse", 120, 1), candidate("better", 180, 1)}, 1).combined);
+  EXPECT_EQ(ranked.best_by.at("trans_rate"), 0);
+  EXPECT_EQ(ranked.sentence.find("By single scores"), std::string::npos) << ranked.sentence;
 }
 
 TEST(Ranking, OneCandidateOrEqualOnes) {
