@@ -39,11 +39,17 @@ using Scores = std::map<std::string, double>;
 /// it counts directions of noise as much as any: see docs/architecture.md for what both are worth as rankings.
 bool counts(const std::string& score) { return score != "trans_rate" && score != "h_score"; }
 
-/// The mean over the scores that count and that all have, each in standard deviations of the candidates.
+/// The middle of the values, of an even number the mean of the two in the middle.
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const auto n = values.size();
+  return (values[(n - 1) / 2] + values[n / 2]) / 2;
+}
+
+/// The median over the scores that count and that all have, each in standard deviations of the candidates.
 std::vector<double> combine(const std::vector<Scores>& candidates) {
   const auto k = candidates.size();
-  std::vector<double> combined(k, 0);
-  int64_t used = 0;
+  std::vector<std::vector<double>> standardised(k);
   for (const auto& [name, unused] : candidates.front()) {
     if (!counts(name)) continue;
     std::vector<double> values;
@@ -56,10 +62,10 @@ std::vector<double> combine(const std::vector<Scores>& candidates) {
     double variance = 0;
     for (const auto value : values) variance += (value - mean) * (value - mean) / static_cast<double>(k);
     if (!(variance > 0)) continue;
-    ++used;
-    for (size_t i = 0; i < k; ++i) combined[i] += (values[i] - mean) / std::sqrt(variance);
+    for (size_t i = 0; i < k; ++i) standardised[i].push_back((values[i] - mean) / std::sqrt(variance));
   }
-  for (auto& value : combined) value /= static_cast<double>(std::max<int64_t>(1, used));
+  std::vector<double> combined;
+  for (auto& of_one : standardised) combined.push_back(of_one.empty() ? 0 : median(std::move(of_one)));
   return combined;
 }
 

@@ -16,7 +16,7 @@ struct Candidate {
 
 struct Ranked {
   std::vector<size_t> order;                           // of the candidates, the best first
-  std::vector<double> combined;                        // of each candidate: the mean of its standardised scores
+  std::vector<double> combined;                        // of each candidate: the median of its standardised scores
   std::vector<double> combined_lower, combined_upper;  // 95 %: 1.96 standard deviations over the draws of the sample
   std::vector<double> lower, upper;                    // of each one's linear probe: 95 % of the resampled means
   std::vector<double> best_share;                      // of the resamples, in how many its linear probe was the best
@@ -26,9 +26,10 @@ struct Ranked {
   std::string sentence;                   // why, for people
 };
 
-/// The combined score is the mean, over the scores that all candidates have, of the score's deviation from the mean of
-/// the candidates in standard deviations; TransRate and the H-score are told beside it and not counted. Its interval: the
-/// same of the scores moved by each of Measured::deviations.
+/// The combined score is the median, over the scores that all candidates have, of the score's deviation from the mean of
+/// the candidates in standard deviations, so that no single score that a source misleads decides; TransRate and the
+/// H-score are told beside it and not counted. Its interval: the same of the scores moved by each of
+/// Measured::deviations.
 /// Intervals of the probe: percentile bootstrap over the examples, the same resamples for all candidates, 1,000 of them.
 /// Level: the 95 % intervals of the differences of the two probes and of the two combined scores hold 0.
 /// There must be a candidate; all are measured on the same examples.

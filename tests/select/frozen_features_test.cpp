@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <torch/types.h>
 
+#include <numeric>
+
 #include "tests/models/cases.h"
 
 namespace graft::select {
@@ -11,29 +13,26 @@ namespace {
 
 using namespace tests;
 
-FrozenFeatures features_of(Case& c) {
+TEST(FrozenFeatures, TheHeadsPositionAndTheMeanOfWhatEntersTheLastBlockWeighTheSame) {
+  Case c{"bert_classification"};
   c.model->unfreeze_only({"head"});
   c.model->eval();
   const features::Feed feed(*c.model, *c.inputs);
-  train::Alignment alignment;
   std::vector<int64_t> words;
-  return frozen_features(*c.model, feed, c.task, c.label_names, c.examples, alignment, nullptr, 100, 1, words);
-}
+  const auto values =
+      frozen_features(*c.model, feed, c.task, c.label_names, c.examples, {}, nullptr, 100, 1, words).values;
 
-TEST(FrozenFeatures, TheHeadsPositionAndTheMeanOfWhatEntersTheLastBlockWeighTheSame) {
-  Case c{"bert_classification"};
-  const auto values = features_of(c).values;
-  const auto& chain = c.model->chains.front();
-  std::vector<int64_t> all(c.examples.size());
-  for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<int64_t>(i);
   const torch::NoGradGuard no_grad;
-  const features::Feed feed(*c.model, *c.inputs);
+  std::vector<int64_t> all(c.examples.size());
+  std::iota(all.begin(), all.end(), 0);
+  const auto& chain = c.model->chains.front();
   const auto end = feed.enter(chain.name, last_block(chain) + 1, all, c.model->head->reads()).hidden.values;
   const auto mean = feed.mean(chain.name, last_block(chain), all);
   ASSERT_EQ(values.size(1), end.size(1) + mean.size(1));
   int64_t column = 0;
   for (const auto& part : {end, mean}) {
-    const auto found = values.slice(1, column, column += part.size(1));
+    const auto found = values.narrow(1, column, part.size(1));
+    column += part.size(1);
     EXPECT_NEAR(found.square().sum().item<double>() / static_cast<double>(all.size()), 1, 1e-5);
     EXPECT_LT(found.mean(0).abs().max().item<double>(), 1e-6);
     const auto centred = part - part.mean(0, true);

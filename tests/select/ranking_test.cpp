@@ -41,9 +41,9 @@ TEST(Ranking, TwiceAsSlowMustBeEarned) {
 
 TEST(Ranking, ProbesAloneDoNotMakeASourceLevel) {
   auto slow = candidate("slow", 151, 10), fast = candidate("fast", 150, 4, 1);
-  slow.measured.scores["log_me"] += 1;
+  for (const auto* score : {"log_me", "parc"}) slow.measured.scores[score] += 1;
   for (auto* one : {&slow, &fast})
-    for (const double step : {-0.01, 0.01}) one->measured.deviations.push_back({{"log_me", step}});
+    for (const double step : {-0.01, 0.01}) one->measured.deviations.push_back({{"log_me", step}, {"parc", step}});
   auto third = candidate("third", 100, 4);
   third.measured.deviations = slow.measured.deviations;
   EXPECT_EQ(rank({slow, fast, third}, 1).winner, 0) << "the other scores show the slow one to be better";
@@ -71,7 +71,7 @@ TEST(Ranking, TheCombinedScoreHasAnInterval) {
   for (auto& one : all)
     for (const double step : {-0.1, 0.1}) one.measured.deviations.push_back({{"log_me", step}, {"parc", step}});
   const auto together = rank(all, 1);
-  all[0].measured.deviations = {{{"log_me", 0.1}}, {{"log_me", -0.1}}};
+  all[0].measured.deviations = {{{"log_me", 0.1}, {"parc", 0.1}}, {{"log_me", -0.1}, {"parc", -0.1}}};
   const auto apart = rank(all, 1);
   for (size_t i = 0; i < all.size(); ++i) {
     EXPECT_NEAR(together.combined_lower[i], together.combined[i], 1e-9);
@@ -107,6 +107,14 @@ TEST(Ranking, AScoreThatSomeLackDecidesNothing) {
   const auto ranked = rank({with, candidate("without", 140, 1)}, 1);
   EXPECT_EQ(ranked.winner, 1);
   EXPECT_NEAR(ranked.combined[0] + ranked.combined[1], 0, 1e-12);
+}
+
+TEST(Ranking, AScoreThatASourceMisleadsDecidesNothing) {
+  auto worse = candidate("worse", 140, 1);
+  worse.measured.scores["log_me"] = 9;
+  const auto ranked = rank({worse, candidate("better", 160, 1), candidate("poor", 120, 1)}, 1);
+  EXPECT_EQ(ranked.order, (std::vector<size_t>{1, 0, 2}));
+  EXPECT_EQ(ranked.best_by.at("log_me"), 0);
 }
 
 TEST(Ranking, TransRateAndTheHScoreAreToldAndNotCounted) {
