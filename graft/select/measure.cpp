@@ -11,7 +11,7 @@
 namespace graft::select {
 namespace {
 
-constexpr int64_t kPairs = 1000, kNeighbours = 4000;
+constexpr int64_t kPairs = 1000, kNeighbours = 4000, kUncounted = 2000;
 constexpr int64_t kDraws = 20, kSubsample = 250;
 
 struct Sample {
@@ -32,7 +32,7 @@ Sample sample_of(const Tensor& features, const Tensor& classes, int64_t count, u
   return {features.index_select(0, chosen), labels, labels.max().item<int64_t>() > 0};
 }
 
-/// All scores but the linear probe.
+/// All scores that count but the linear probe.
 std::map<std::string, double> scores_of(const Tensor& features, const Targets& targets,
                                         const std::optional<Tensor>& probabilities, uint64_t seed) {
   std::map<std::string, double> scores;
@@ -42,8 +42,6 @@ std::map<std::string, double> scores_of(const Tensor& features, const Targets& t
   }
   const auto& y = targets.classes;
   scores["log_me"] = log_me(features, y);
-  scores["h_score"] = h_score(features, y);
-  scores["trans_rate"] = trans_rate(features, y);
   if (const auto some = sample_of(features, y, kPairs, seed); some.telling)
     scores["parc"] = parc(some.features, some.labels);
   if (const auto some = sample_of(features, y, kNeighbours, seed); some.telling && some.features.size(0) > 5)
@@ -94,6 +92,8 @@ std::vector<std::map<std::string, double>> deviations_of(const Tensor& features,
 
 }  // namespace
 
+bool counts(const std::string& score) { return score != "trans_rate" && score != "h_score"; }
+
 Measured measure(const Tensor& features, const Targets& targets, const std::optional<Tensor>& probabilities,
                  uint64_t seed) {
   Measured m;
@@ -101,6 +101,11 @@ Measured measure(const Tensor& features, const Targets& targets, const std::opti
       targets.classes.defined() ? probe_classes(features, targets.classes) : probe_values(features, targets.values);
   m.scores = scores_of(features, targets, probabilities, seed);
   m.scores["linear_probe"] = m.probe.mean().item<double>();
+  if (targets.classes.defined())
+    if (const auto some = sample_of(features, targets.classes, kUncounted, seed); some.telling) {
+      m.scores["h_score"] = h_score(some.features, some.labels);
+      m.scores["trans_rate"] = trans_rate(some.features, some.labels);
+    }
   m.deviations = deviations_of(features, targets, probabilities, m.probe, seed);
   return m;
 }

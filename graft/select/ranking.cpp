@@ -35,10 +35,6 @@ std::pair<double, double> interval(const Tensor& values) {
 
 using Scores = std::map<std::string, double>;
 
-/// TransRate's determinants differ by the features' spectrum far more than by the labels, and the H-score whitens, so that
-/// it counts directions of noise as much as any: see docs/architecture.md for what both are worth as rankings.
-bool counts(const std::string& score) { return score != "trans_rate" && score != "h_score"; }
-
 /// The middle of the values, of an even number the mean of the two in the middle.
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
