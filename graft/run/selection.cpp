@@ -386,15 +386,15 @@ class Selection {
       std::set<int64_t> boundaries{end};
       if (ahead_) boundaries.merge(finetune::boundaries_ahead(model, chain.name, recipe_.finetune, recipe_.features));
       const std::vector<int64_t> wanted(boundaries.begin(), boundaries.end());
-      const auto last = select::last_block(chain);
-      const bool mean = to_measure && task_ != "tokens" && last > 0;
+      std::vector<int64_t> means;
+      if (const auto boundary = select::mean_boundary(chain, task_); to_measure && boundary) means = {*boundary};
       const auto captured = features::capture(
           model, chain.name, wanted, model.head->reads(), inputs, folder, recipe_.features,
-          [&](int64_t done, int64_t total) { progress_.step("computing features, " + name, done, total); },
-          mean ? std::vector<int64_t>{last} : std::vector<int64_t>{});
-      if (mean && captured.means.front()) feed.use_mean(chain.name, last, *captured.means.front());
+          [&](int64_t done, int64_t total) { progress_.step("computing features, " + name, done, total); }, means);
       for (size_t i = 0; i < wanted.size(); ++i)
         if (captured.stores[i]) feed.use(chain.name, wanted[i], *captured.stores[i]);
+      for (size_t i = 0; i < means.size(); ++i)
+        if (captured.means[i]) feed.use_mean(chain.name, means[i], *captured.means[i]);
       seconds += captured.seconds;
     }
     return seconds;

@@ -78,7 +78,10 @@ void keep(FrozenFeatures& source, const std::vector<int64_t>& places) {
 
 }  // namespace
 
-int64_t last_block(const models::Chain& chain) { return static_cast<int64_t>(chain.blocks.size()) - 1; }
+std::optional<int64_t> mean_boundary(const models::Chain& chain, const std::string& task) {
+  const auto last = static_cast<int64_t>(chain.blocks.size()) - 1;
+  return task == "tokens" || last == 0 ? std::nullopt : std::optional(last);
+}
 
 void keep_common_words(const std::vector<FrozenFeatures*>& sources) {
   std::map<int64_t, size_t> seen;
@@ -125,8 +128,8 @@ FrozenFeatures frozen_features(models::Model& model, const features::Feed& feed,
     } else {
       for (const auto& [name, end] : ends) {
         parts.push_back(in_memory(models::mean_of(end.hidden)));
-        if (const auto last = last_block(model.chain(name)); last > 0)
-          parts.push_back(in_memory(feed.mean(name, last, batch)));
+        if (const auto boundary = mean_boundary(model.chain(name), task))
+          parts.push_back(in_memory(feed.mean(name, *boundary, batch)));
       }
     }
     values.resize(parts.size());

@@ -21,8 +21,9 @@ struct FrozenFeatures {
 /// Names a word by its example and its place in it.
 inline int64_t word_key(int64_t example, int64_t word) { return example << 20 | word; }
 
-/// The block of a chain that is unfrozen first. What enters it is measured by its mean; nothing is where it is block 0.
-int64_t last_block(const models::Chain& chain);
+/// Where the mean that is measured is taken: at what enters the last block, which is unfrozen first. None where that is
+/// block 0, which reads words or pixels, and none for the task tokens, whose examples are single positions.
+std::optional<int64_t> mean_boundary(const models::Chain& chain, const std::string& task);
 
 /// Of each chain what the phases start from: its end where the head reads, and the mean over all positions of what
 /// enters the last block. A head's position alone says little of a source that was trained to be read elsewhere, or was

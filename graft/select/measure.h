@@ -23,9 +23,9 @@ bool counts(const std::string& score);
 struct Measured {
   std::map<std::string, double> scores;  // by name; all of them: more is better
   Tensor probe;                          // [n] float64: the linear probe's success on each example
-  /// How the scores that count vary with the sample: 20 draws of what they might differ by, each the same draw for all candidates.
-  /// From subsamples of at most 250 examples without replacement (Politis and Romano 1994; an example twice would be its
-  /// own nearest neighbour), a score's deviation from its mean over them times sqrt(m / (n - m)).
+  /// How the scores that count vary with the sample: 20 draws of what they might differ by, each the same draw for all
+  /// candidates. From subsamples of at most 250 examples without replacement (Politis and Romano 1994; an example twice
+  /// would be its own nearest neighbour), a score's deviation from its mean over them times sqrt(m / (n - m)).
   std::vector<std::map<std::string, double>> deviations = {};
 };
 

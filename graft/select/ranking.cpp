@@ -35,13 +35,6 @@ std::pair<double, double> interval(const Tensor& values) {
 
 using Scores = std::map<std::string, double>;
 
-/// The middle of the values, of an even number the mean of the two in the middle.
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const auto n = values.size();
-  return (values[(n - 1) / 2] + values[n / 2]) / 2;
-}
-
 /// The median over the scores that count and that all have, each in standard deviations of the candidates.
 std::vector<double> combine(const std::vector<Scores>& candidates) {
   const auto k = candidates.size();
@@ -61,7 +54,8 @@ std::vector<double> combine(const std::vector<Scores>& candidates) {
     for (size_t i = 0; i < k; ++i) standardised[i].push_back((values[i] - mean) / std::sqrt(variance));
   }
   std::vector<double> combined;
-  for (auto& of_one : standardised) combined.push_back(of_one.empty() ? 0 : median(std::move(of_one)));
+  for (const auto& of_one : standardised)  // at::median takes the lower of two in the middle, the quantile their mean
+    combined.push_back(of_one.empty() ? 0 : torch::tensor(of_one, torch::kDouble).quantile(0.5).item<double>());
   return combined;
 }
 

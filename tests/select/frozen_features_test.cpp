@@ -26,8 +26,11 @@ TEST(FrozenFeatures, TheHeadsPositionAndTheMeanOfWhatEntersTheLastBlockWeighTheS
   std::vector<int64_t> all(c.examples.size());
   std::iota(all.begin(), all.end(), 0);
   const auto& chain = c.model->chains.front();
-  const auto end = feed.enter(chain.name, last_block(chain) + 1, all, c.model->head->reads()).hidden.values;
-  const auto mean = feed.mean(chain.name, last_block(chain), all);
+  const auto last = static_cast<int64_t>(chain.blocks.size()) - 1;
+  EXPECT_EQ(mean_boundary(chain, c.task), last);
+  EXPECT_EQ(mean_boundary(chain, "tokens"), std::nullopt);
+  const auto end = feed.enter(chain.name, last + 1, all, c.model->head->reads()).hidden.values;
+  const auto mean = feed.mean(chain.name, last, all);
   ASSERT_EQ(values.size(1), end.size(1) + mean.size(1));
   int64_t column = 0;
   for (const auto& part : {end, mean}) {
