@@ -18,13 +18,13 @@ ReadIndex resolve(const Reads& reads, const std::vector<int64_t>& lengths, torch
 }
 
 Tensor mean_of(const Rows& rows) {
-  if (rows.values.dim() > 2) return rows.values.flatten(2).mean(2);
+  if (rows.values.dim() > 2) return rows.values.mean({2, 3});
   const auto B = static_cast<int64_t>(rows.lengths.size());
   if (rows.values.size(0) == B) return rows.values;
   const auto lengths = placed(torch::tensor(rows.lengths, torch::kInt64), rows.values.device());
   const auto example = torch::repeat_interleave(lengths);
   return torch::zeros({B, rows.values.size(1)}, rows.values.options()).index_add(0, example, rows.values) /
-         lengths.unsqueeze(1);
+         lengths.clamp_min(1).unsqueeze(1);
 }
 
 Rows select(const Rows& rows, const std::vector<int64_t>& order) {

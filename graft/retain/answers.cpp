@@ -97,24 +97,7 @@ std::vector<int64_t> Answers::lengths(const std::vector<int64_t>& examples) cons
 
 Tensor mean_features(const train::Ends& ends) {
   std::vector<Tensor> parts;
-  for (const auto& item : ends) {
-    const auto& hidden = item.second.hidden;
-    const auto B = static_cast<int64_t>(hidden.lengths.size());
-    const auto rows = hidden.values.dim() == 4 ? hidden.values.mean({2, 3}) : hidden.values;
-    if (rows.size(0) == B) {
-      parts.push_back(rows);
-      continue;
-    }
-    std::vector<int64_t> examples;
-    int64_t total = 0;
-    for (const auto n : hidden.lengths) total += n;
-    const auto factor = rows.size(0) / total;  // patches of an image, whose lengths are 1
-    for (int64_t n = 0; n < B; ++n) examples.insert(examples.end(), hidden.lengths[n] * factor, n);
-    const auto index = torch::tensor(examples, torch::kInt64).to(rows.device());
-    auto counts = torch::zeros({B}, rows.options()).index_add_(0, index, torch::ones({rows.size(0)}, rows.options()));
-    parts.push_back(torch::zeros({B, rows.size(1)}, rows.options()).index_add(0, index, rows) /
-                    counts.clamp_min(1).unsqueeze(1));
-  }
+  for (const auto& item : ends) parts.push_back(models::mean_of(item.second.hidden));
   return torch::cat(parts, 1);
 }
 
