@@ -4,6 +4,7 @@
 usage: text_schedule.py --data DIR [--full] [--seeds 3] [--sides graft peer nostore fastai]
        text_schedule.py --data DIR --units 4 --epochs 10 5 3             a long schedule (half an hour)
        text_schedule.py --data DIR --long 0.1 --units 0 --epochs 1 0 2   full fine-tuning on long-tailed lengths
+       text_schedule.py --data DIR --precision bfloat16                  both sides under autocast
 
 Head alone, then `--units` layers one after another from the last, then everything; `--epochs` says how long (5 5 2).
 AdamW, warm-up over a tenth, linear decay, gradients clipped at 1, batch 32. Each phase starts from the best weights, by validation accuracy, of the one
@@ -27,7 +28,7 @@ SHARED = {"batch_size": 32, "warmup_fraction": 0.1, "weight_decay": 0.01, "max_g
 HEAD, UNFREEZE, FULL, DIVISOR = 1e-3, 1e-4, 1e-5, 2.6
 
 
-def schedule_of(model, epochs, units, max_length):
+def schedule_of(model, epochs, units, max_length, precision):
     """The phases, with the learning rate of each group, for a BERT of any depth."""
     layers = json.loads((model / "config.json").read_text())["num_hidden_layers"]
     if units >= layers:
@@ -39,7 +40,7 @@ def schedule_of(model, epochs, units, max_length):
         rates = {layer: UNFREEZE / DIVISOR**depth for depth, layer in enumerate(from_last[:unit])}
         phases.append({"name": f"unfreeze {unit}", "epochs": unfreeze, "rates": {"head": UNFREEZE, **rates}})
     phases.append({"name": "full", "epochs": full, "rates": {group: FULL for group in ["head", *from_last, "embeddings"]}})
-    return {**SHARED, "max_length": max_length, "units": units, "layers": layers, "phases": [phase for phase in phases if phase["epochs"] > 0]}
+    return {**SHARED, "max_length": max_length, "precision": precision, "units": units, "layers": layers, "phases": [phase for phase in phases if phase["epochs"] > 0]}
 
 
 def with_long_documents(data, share, words):
@@ -69,7 +70,7 @@ def recipe_of(schedule):
     head, full = epochs["head"], epochs.get("full", 0)
     return {"train.batch_size": schedule["batch_size"], "train.warmup_fraction": schedule["warmup_fraction"],
             "train.weight_decay": schedule["weight_decay"], "train.max_gradient_norm": schedule["max_gradient_norm"],
-            "train.threads": threads(), "max_length": schedule["max_length"], "finetune.metric": "accuracy",
+            "train.threads": threads(), "train.precision": schedule["precision"], "max_length": schedule["max_length"], "finetune.metric": "accuracy",
             "finetune.head.closed_form": False, "finetune.head.learning_rates": [HEAD], "finetune.head.weight_decays": [schedule["weight_decay"]],
             "finetune.head.epochs": head, "finetune.head.min_epochs": head, "finetune.head.patience": 0,
             "finetune.unfreeze.max_units": schedule["units"], "finetune.unfreeze.patience_units": 0,
@@ -158,6 +159,7 @@ def main():
     parser.add_argument("--epochs", type=int, nargs=3, default=[5, 5, 2], metavar=("HEAD", "UNFREEZE", "FULL"),
                         help="of the head, of each unit and of the full phase (default 5 5 2; FULL 0: none)")
     parser.add_argument("--units", type=int, default=2, help="layers to unfreeze (default 2)")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="bfloat16: autocast on both sides")
     parser.add_argument("--long", type=float, default=0, help="share of long documents (default 0)")
     options = checked(parser)
     train, validation = (0, 0) if options.full else (options.train, options.validation)
@@ -165,7 +167,9 @@ def main():
     data = cut_data(options.data, options.out, train=train, validation=validation, test=options.test)
     if options.long:
         data = with_long_documents(data, options.long, words=380)
-    schedule = schedule_of(options.model, options.epochs, options.units, 512 if options.long else SHARED["max_length"])
+    schedule = schedule_of(options.model, options.epochs, options.units, 512 if options.long else SHARED["max_length"], options.precision)
+    if options.precision != "float32" and "fastai" in options.sides:
+        stop("--sides fastai: its peer here knows float32 alone")
     if {"peer", "fastai"} & set(options.sides):
         peer_python()
     results = Results(options.out / f"{data.name}.json", {"schedule": schedule, "data": options.data, "model": options.model})

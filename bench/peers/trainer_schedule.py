@@ -62,7 +62,7 @@ def trainer(rates, epochs, folder):
         lr_scheduler_type="linear", max_grad_norm=schedule["max_gradient_norm"], eval_strategy="epoch",
         save_strategy="epoch", save_total_limit=1, save_only_model=True, load_best_model_at_end=True, metric_for_best_model="accuracy",
         train_sampling_strategy="group_by_length", remove_unused_columns=False,
-        seed=seed, report_to="none", use_cpu=True, disable_tqdm=True, logging_strategy="no"))
+        seed=seed, report_to="none", use_cpu=True, bf16=schedule["precision"] == "bfloat16", disable_tqdm=True, logging_strategy="no"))
 
 
 def train(phase, folder):

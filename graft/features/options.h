@@ -13,6 +13,7 @@ struct StoreOptions {
   std::string folder;                 // shared between runs; empty: in the run's own folder
   int64_t capture_tokens = 4096;      // rows of a capture batch
   int64_t units_ahead = 2;            // boundaries of coming unfreezings that one pass stores
+  bool bf16 = false;                  // blocks are computed under autocast; follows train.precision, no key of its own
 
   template <class Visitor>
   void visit(Visitor&& field) {

@@ -8,6 +8,7 @@
 #include "graft/core/hash.h"
 #include "graft/core/interrupt.h"
 #include "graft/io/safetensors.h"
+#include "graft/models/autocast.h"
 #include "graft/models/device.h"
 #include "graft/models/loading.h"
 
@@ -24,6 +25,13 @@ torch::Dtype stored_type(const StoreOptions& options) {
   GRAFT_CHECK(usage, options.precision == "float32",
               "features.precision: expected float32, bfloat16 or float16, found {}.", options.precision);
   return torch::kFloat32;
+}
+
+bool in_half(const Tensor& computed) { return computed.scalar_type() == torch::kBFloat16; }
+
+/// What is computed in bfloat16 is stored so, whatever `type` is asked for: it loses nothing.
+torch::Dtype column_type(const Tensor& computed, torch::Dtype type) {
+  return computed.is_floating_point() && !in_half(computed) ? type : computed.scalar_type();
 }
 
 /// The parts of the activations by the names that the file gives them.
@@ -103,7 +111,8 @@ Activations Store::read(const std::vector<int64_t>& examples, torch::Device devi
       out = std::copy(bytes.begin(), bytes.end(), out);
     }
     rows.values = models::placed(values, device);
-    if (values.is_floating_point()) rows.values = rows.values.to(torch::kFloat32);
+    const bool as_computed = models::under_autocast(device) && file_->computed_in_half(name);
+    if (values.is_floating_point() && !as_computed) rows.values = rows.values.to(torch::kFloat32);
     if (name == "hidden") x.hidden = std::move(rows);
     else x.kept[name.substr(5)] = std::move(rows);
   }
@@ -157,8 +166,10 @@ Activations chain_inputs(models::Model& model, const std::string& chain, int64_t
 
 PrefixHashes::PrefixHashes(const models::Model& model, const Inputs& inputs, const StoreOptions& options)
     : model_(model),
-      plan_(fmt::format("{} {} {} {} {}", model.configuration, inputs.hash(), options.precision, options.capture_tokens,
-                        model.device().is_cpu() ? std::to_string(at::get_num_threads()) : model.device().str())) {
+      plan_(fmt::format("{} {} {} {} {}{}", model.configuration, inputs.hash(), options.precision,
+                        options.capture_tokens,
+                        model.device().is_cpu() ? std::to_string(at::get_num_threads()) : model.device().str(),
+                        options.bf16 ? " autocast" : "")) {
   std::map<std::string, Sha256> hashes;
   for (const auto& items : {model.parameters_by_key(), model.buffers_by_key()})
     for (const auto& item : items) {
@@ -197,11 +208,13 @@ class Writer {
          const std::map<std::string, std::vector<int64_t>>& starts, torch::Dtype type, const Json& metadata)
       : file_(target) {
     Json header{{"__metadata__", metadata}};
+    for (const auto& [name, rows] : probe)
+      if (in_half(rows->values)) header["__metadata__"][name + ".computed"] = "BF16";
     uint64_t offset = 0;
     for (const auto& [name, rows] : probe) {
       Column column;
       column.shape = rows->values.sizes().slice(1).vec();
-      column.type = rows->values.is_floating_point() ? type : rows->values.scalar_type();
+      column.type = column_type(rows->values, type);
       column.row_bytes = torch::elementSize(column.type);
       for (const auto n : column.shape) column.row_bytes *= n;
       column.starts.assign(starts.at(name).begin(), starts.at(name).end());
@@ -279,12 +292,16 @@ class Writer {
   double largest_ = 0, difference_ = 0;
 };
 
-/// Runs frozen blocks as they are when stored: evaluation mode, no gradient.
+/// Runs frozen blocks as they are when stored: evaluation mode, no gradient, in the precision of training.
 struct FrozenPass {
-  explicit FrozenPass(models::Model& model) : model(model), was_training(model.is_training()) { model.eval(); }
+  FrozenPass(models::Model& model, bool bf16)
+      : model(model), was_training(model.is_training()), autocast(model.device(), bf16) {
+    model.eval();
+  }
   ~FrozenPass() { model.train(was_training); }
   models::Model& model;
   bool was_training;
+  models::Autocast autocast;
   torch::NoGradGuard no_grad;
 };
 
@@ -332,16 +349,16 @@ std::vector<std::string> slots_of(const models::Model& model, const std::string&
 }
 
 Plan plan_store(models::Model& model, const std::string& chain, int64_t boundary, bool mean, const models::Reads& reads,
-                const Inputs& inputs, torch::Dtype type) {
+                const Inputs& inputs, const StoreOptions& options) {
   const auto examples = telling_examples(chain, inputs);
   Plan plan{.boundary = boundary, .mean = mean};
-  const FrozenPass pass(model);
+  const FrozenPass pass(model, options.bf16);
   plan.probe =
       stored_of(model.forward(chain, 0, boundary, chain_inputs(model, chain, boundary, inputs, examples), reads), mean);
   const auto parts = parts_of(plan.probe, slots_of(model, chain, plan));
   plan.starts = row_starts(chain, inputs, parts, examples);
   for (const auto& [name, rows] : parts) {
-    uint64_t row = rows->values.is_floating_point() ? torch::elementSize(type) : rows->values.element_size();
+    uint64_t row = torch::elementSize(column_type(rows->values, stored_type(options)));
     for (const auto n : rows->values.sizes().slice(1)) row *= n;
     plan.bytes += plan.starts.at(name).back() * row + 8 * (2 * inputs.size() + 1);
   }
@@ -393,7 +410,7 @@ Json description(const models::Model& model, const std::string& chain, const Pla
                         (plan.mean ? ", mean" : "")},
           {"blocks", std::to_string(blocks.size())},
           {"source", model.name},
-          {"precision", options.precision},
+          {"precision", options.precision + (options.bf16 ? ", under autocast" : "")},
           {"examples", std::to_string(inputs.size())}};
 }
 
@@ -401,7 +418,7 @@ Json description(const models::Model& model, const std::string& chain, const Pla
 
 uint64_t store_bytes(models::Model& model, const std::string& chain, int64_t boundary, const Inputs& inputs,
                      const StoreOptions& options) {
-  return plan_store(model, chain, boundary, false, model.head->reads(), inputs, stored_type(options)).bytes;
+  return plan_store(model, chain, boundary, false, model.head->reads(), inputs, options).bytes;
 }
 
 CaptureResult capture(models::Model& model, const std::string& chain, const std::vector<int64_t>& boundaries,
@@ -437,7 +454,7 @@ CaptureResult capture(models::Model& model, const std::string& chain, const std:
     const auto file = folder / (hashes.key(chain, boundary, reads, mean) + ".safetensors");
     *store = intact(file, result.notes);
     if (*store) continue;
-    auto plan = plan_store(model, chain, boundary, mean, reads, inputs, type);
+    auto plan = plan_store(model, chain, boundary, mean, reads, inputs, options);
     plan.file = file;
     if (static_cast<double>(spent + plan.bytes) > options.budget_gb * 1e9) {
       result.notes.push_back(
@@ -463,7 +480,7 @@ CaptureResult capture(models::Model& model, const std::string& chain, const std:
                                                parts_of(plan.probe, slots_of(model, chain, plan)), plan.starts, type,
                                                description(model, chain, plan, inputs, options)));
 
-  const FrozenPass pass(model);
+  const FrozenPass pass(model, options.bf16);
   int64_t done = 0;
   const auto batches = batches_by_length(inputs, options.capture_tokens);
   for (size_t b = 0; b < batches.size(); ++b) {

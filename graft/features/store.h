@@ -21,7 +21,8 @@ class Store {
   explicit Store(const fs::path& file);
   /// The store of a split whose examples `of_part` (ascending) are those of `part`, the others those of `rest`.
   static Store joined(const Store& part, const std::vector<int64_t>& of_part, const Store& rest);
-  /// The activations of these examples, in this order, as float32 on `device`. Sorted examples are read fastest.
+  /// The activations of these examples, in this order, on `device`; as float32, but under autocast what was computed in
+  /// bfloat16 as that. Sorted examples are read fastest.
   models::Activations read(const std::vector<int64_t>& examples, torch::Device device) const;
   int64_t length(int64_t example) const;  // rows of the hidden states
   int64_t size() const;

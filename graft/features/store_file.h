@@ -1,7 +1,8 @@
 // A store's file as bytes, without libtorch: what it holds, where the rows of an example are, whether they are intact.
 //
 // safetensors with "<part>" (rows, ...), "<part>.starts" (examples + 1), "<part>.checks" (examples): examples stand in
-// their own order, so a batch of neighbours is one span. Metadata: chain, boundary, block, source, precision, examples.
+// their own order, so a batch of neighbours is one span. Metadata: chain, boundary, block, source, precision,
+// examples, and "<part>.computed" where a part is as short as it was computed.
 #pragma once
 
 #include <filesystem>
@@ -37,6 +38,8 @@ struct StoreFile {
   StoreFile(StoreFile&&) = default;
 
   int64_t examples() const { return static_cast<int64_t>(parts.begin()->second.starts.size()) - 1; }
+  /// Whether a part is bfloat16 because it was computed so, and not because it was rounded.
+  bool computed_in_half(const std::string& part) const { return file.metadata.contains(part + ".computed"); }
   /// The first example whose bytes are not what was written, in words; nullopt when all are.
   std::optional<std::string> damage() const;
 

@@ -18,12 +18,13 @@ ReadIndex resolve(const Reads& reads, const std::vector<int64_t>& lengths, torch
 }
 
 Tensor mean_of(const Rows& rows) {
-  if (rows.values.dim() > 2) return rows.values.mean({2, 3});
+  const auto values = rows.values.to(torch::kFloat32);
+  if (values.dim() > 2) return values.mean({2, 3});
   const auto B = static_cast<int64_t>(rows.lengths.size());
-  if (rows.values.size(0) == B) return rows.values;
-  const auto lengths = placed(torch::tensor(rows.lengths, torch::kInt64), rows.values.device());
+  if (values.size(0) == B) return values;
+  const auto lengths = placed(torch::tensor(rows.lengths, torch::kInt64), values.device());
   const auto example = torch::repeat_interleave(lengths);
-  return torch::zeros({B, rows.values.size(1)}, rows.values.options()).index_add(0, example, rows.values) /
+  return torch::zeros({B, values.size(1)}, values.options()).index_add(0, example, values) /
          lengths.clamp_min(1).unsqueeze(1);
 }
 

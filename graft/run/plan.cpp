@@ -488,6 +488,7 @@ struct Planner {
       model.unfreeze_only(model.all_groups());
       model.eval();
       const torch::NoGradGuard no_grad;
+      const train::Autocast autocast(model.device(), section.bf16());
       per_row = seconds_per_row(train::batches_by_rows(*train_stream, recipe.features.capture_tokens), *train_stream,
                                 [&](const Batch& batch) {
                                   auto entering = train_stream->enter(batch, 0);

@@ -289,6 +289,8 @@ Recipe read_recipe(Json json, const std::vector<std::string>& set, Purpose purpo
   if (purpose == Purpose::adapt && recipe.adapt.corpus.empty())
     mistakes.push_back("adapt.corpus: is missing; give a file or folder of unlabelled text or images");
   if (purpose == Purpose::run || purpose == Purpose::adapt) check_adapt(recipe, checks);
+  // Frozen blocks are computed as those that train, wherever the pass over them is made.
+  recipe.features.bf16 = recipe.train.precision == "bfloat16";
   if (mistakes.empty()) return recipe;
   std::string text =
       fmt::format("the recipe has {} {}:", mistakes.size(), mistakes.size() == 1 ? "mistake" : "mistakes");

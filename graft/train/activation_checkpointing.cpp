@@ -1,7 +1,6 @@
 #include "graft/train/activation_checkpointing.h"
 
 #include <ATen/CPUGeneratorImpl.h>
-#include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -101,7 +100,7 @@ Activations forward_checkpointed(models::Model& model, const std::string& chain,
   work->block = block;
   work->needed = needed;
   work->generator = at::detail::getDefaultCPUGenerator().get_state();
-  work->autocast = at::autocast::is_autocast_enabled(model.device().type());
+  work->autocast = models::under_autocast(model.device());
   work->entering = std::move(x);
   Tensors values;
   for (const auto& input : inputs) values.push_back(input.detach());

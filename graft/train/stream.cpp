@@ -1,7 +1,5 @@
 #include "graft/train/stream.h"
 
-#include <ATen/autocast_mode.h>
-
 #include <algorithm>
 #include <numeric>
 
@@ -17,18 +15,6 @@ namespace {
 constexpr int64_t kEvaluationRows = 4096;
 
 }  // namespace
-
-Autocast::Autocast(torch::Device device, bool on) : device_(device.type()), on_(on) {
-  if (!on_) return;
-  at::autocast::set_autocast_enabled(device_, true);
-  at::autocast::set_autocast_dtype(device_, torch::kBFloat16);
-}
-
-Autocast::~Autocast() {
-  if (!on_) return;
-  at::autocast::clear_cache();
-  at::autocast::set_autocast_enabled(device_, false);
-}
 
 Ends ends_behind(models::Model& model, std::map<std::string, Activations> entering, const std::optional<Reads>& reads,
                  bool checkpointed) {

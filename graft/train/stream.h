@@ -7,12 +7,14 @@
 #include <string>
 #include <vector>
 
+#include "graft/models/autocast.h"
 #include "graft/models/model.h"
 #include "graft/train/metrics.h"
 
 namespace graft::train {
 
 using models::Activations;
+using models::Autocast;
 using models::Outputs;
 using models::Reads;
 
@@ -51,16 +53,5 @@ Predictions evaluate(models::Model& model, const Stream& stream, int64_t batch_r
 /// The name of the first block, or "head", whose output or parameters hold NaN or infinity; "" when none does.
 std::string first_bad_block(models::Model& model, const Stream& stream, const std::vector<int64_t>& examples,
                             uint64_t epoch);
-
-/// Autocast to bfloat16 on the model's device while it lives.
-class Autocast {
- public:
-  Autocast(torch::Device device, bool on);
-  ~Autocast();
-
- private:
-  torch::DeviceType device_;
-  bool on_;
-};
 
 }  // namespace graft::train

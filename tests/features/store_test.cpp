@@ -67,8 +67,7 @@ TEST_F(StoreTest, ABoundaryOverTheBudgetIsAbsentWithANoteAndRecomputed) {
 }
 
 TEST_F(StoreTest, TheBytesForetoldAreThoseOfTheFile) {
-  for (const auto* precision : {"float32", "bfloat16"}) {
-    const StoreOptions options{.precision = precision};
+  for (const auto& options : {StoreOptions{}, StoreOptions{.precision = "bfloat16"}, StoreOptions{.bf16 = true}}) {
     const Scratch own;
     capture(*c.model, "text", {2}, c.model->head->reads(), *c.inputs, own.path, options);
     const auto foretold = store_bytes(*c.model, "text", 2, *c.inputs, options),
@@ -206,6 +205,7 @@ TEST_F(KeyTest, ChangesWithThePrefixTheInputsAndThePlanAndWithNothingElse) {
   EXPECT_NE(key(plain, "text", 3), before);
   EXPECT_NE(key(plain, "text", 2, {.precision = "bfloat16"}), before);
   EXPECT_NE(key(plain, "text", 2, {.capture_tokens = 5}), before);
+  EXPECT_NE(key(plain, "text", 2, {.bf16 = true}), before);
   const PrefixHashes hashes(*plain.model, *plain.inputs, {});
   const std::string all_rows = hashes.key("text", 4, {});
   EXPECT_NE(all_rows, key(plain, "text", 4)) << "at the end only what the head reads is stored";

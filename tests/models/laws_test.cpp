@@ -262,15 +262,16 @@ TEST_P(Laws, NoListedRowsAtAllIsNoError) {
 
 // ---- the store
 
-features::StoreOptions store_options() { return {.capture_tokens = 14}; }
+features::StoreOptions store_options(bool bf16 = false) { return {.capture_tokens = 14, .bf16 = bf16}; }
 
 /// Stores at all boundaries of all chains; the numbers of blocks are the ends.
-void store_everything(Model& model, const features::Inputs& inputs, const std::filesystem::path& folder, Feed& feed) {
+void store_everything(Model& model, const features::Inputs& inputs, const std::filesystem::path& folder, Feed& feed,
+                      bool bf16 = false) {
   for (const auto& chain : model.chains) {
     std::vector<int64_t> boundaries;
     for (size_t b = 1; b <= chain.blocks.size(); ++b) boundaries.push_back(static_cast<int64_t>(b));
     const auto captured =
-        features::capture(model, chain.name, boundaries, model.head->reads(), inputs, folder, store_options());
+        features::capture(model, chain.name, boundaries, model.head->reads(), inputs, folder, store_options(bf16));
     for (size_t i = 0; i < boundaries.size(); ++i) {
       ASSERT_TRUE(captured.stores[i].has_value());
       feed.use(chain.name, boundaries[i], *captured.stores[i]);
@@ -317,6 +318,27 @@ TEST_P(Laws, StoredActivationsEqualThoseComputedInPlace) {
                   feed.enter(chain.name, boundary, {i}, reads).hidden.values.size(0));
       }
     }
+}
+
+TEST_P(Laws, UnderAutocastStoredActivationsEqualThoseComputedInPlace) {
+  const Scratch scratch;
+  model.unfreeze_only({"head"});
+  store_everything(model, *c.inputs, scratch.path, feed, /*bf16=*/true);
+  EXPECT_FALSE(under_autocast(torch::kCPU)) << "capture leaves the precision as it was";
+  model.eval();
+  const torch::NoGradGuard no_grad;
+  const auto reads = model.head->reads();
+  for (const auto& chain : model.chains)
+    for (int64_t boundary = 1; boundary <= static_cast<int64_t>(chain.blocks.size()); ++boundary)
+      for (const auto& examples : features::batches_by_length(*c.inputs, store_options().capture_tokens)) {
+        const auto widened = feed.enter(chain.name, boundary, examples, reads).hidden.values;
+        const Autocast autocast(torch::kCPU, true);
+        const auto x = in_place(model, *c.inputs, chain.name, boundary, examples, reads);
+        const auto stored = feed.enter(chain.name, boundary, examples, reads);
+        EXPECT_TRUE(same(stored.hidden.values, x.hidden.values)) << chain.name << " " << boundary;
+        EXPECT_TRUE(same(widened, x.hidden.values.to(torch::kFloat32))) << chain.name << " " << boundary;
+        for (const auto& [slot, rows] : stored.kept) EXPECT_TRUE(same(rows.values, x.kept.at(slot).values)) << slot;
+      }
 }
 
 TEST_P(Laws, MeansOfWhatEntersABlockAreThoseComputedInPlace) {
@@ -399,24 +421,28 @@ struct Recomputed final : train::Stream {
 TEST_P(Laws, TrainingThroughTheStoreEndsWithTheBytesOfRecomputing) {
   std::vector<std::set<std::string>> sets{
       {"head"}, {"head", model.groups.back().name}, {"head", model.groups[model.groups.size() / 2].name}};
-  for (const auto& trainable : sets) {
+  const auto expect_equal = [&](const std::set<std::string>& trainable, bool bf16) {
     const auto trained = [&](bool stored) {
       const Scratch scratch;
       Case fresh(GetParam());
+      auto options = training();
+      if (bf16) options.precision = "bfloat16";
       Feed feed(*fresh.model, *fresh.inputs), validation_feed(*fresh.model, *fresh.validation_inputs);
       const auto stream = fresh.stream(feed), validation = fresh.validation(validation_feed);
       const Recomputed recomputed(fresh, stream);
       // The stores tell rows() too, and with it the order of an epoch: both runs have them.
-      store_everything(*fresh.model, *fresh.inputs, scratch.path, feed);
-      train::Phase phase(*fresh.model, plan_for(*fresh.model, trainable, 2), training(),
+      store_everything(*fresh.model, *fresh.inputs, scratch.path, feed, bf16);
+      train::Phase phase(*fresh.model, plan_for(*fresh.model, trainable, 2), options,
                          stored ? static_cast<const train::Stream&>(stream) : recomputed, validation, 3);
       phase.run({});
       return tensors_of(*fresh.model);
     };
     const auto through_store = trained(true), recomputed = trained(false);
     for (const auto& [key, value] : through_store)
-      EXPECT_TRUE(same(value, recomputed.at(key))) << key << ": " << text_of(trainable);
-  }
+      EXPECT_TRUE(same(value, recomputed.at(key))) << key << ": " << text_of(trainable) << (bf16 ? ", bfloat16" : "");
+  };
+  for (const auto& trainable : sets) expect_equal(trainable, false);
+  expect_equal(sets[1], true);
 }
 
 // ---- save, resume
