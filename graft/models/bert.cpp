@@ -7,6 +7,7 @@
 #include "graft/models/architectures.h"
 #include "graft/models/encoder_heads.h"
 #include "graft/models/post_norm_model.h"
+#include "graft/nn/dropout.h"
 #include "graft/nn/levels.h"
 
 namespace graft::models {
@@ -22,8 +23,8 @@ struct BertSequenceHead final : Head {
   Reads reads() const override { return {Reads::Where::first}; }
 
   Outputs forward(const std::map<std::string, Activations>& ends) override {
-    const auto pooled = pooler(ends.at("text").hidden.values);                        // (B, C)
-    return {{"logits", classifier(torch::dropout(pooled, dropout, is_training()))}};  // (B, labels)
+    const auto pooled = pooler(ends.at("text").hidden.values);                     // (B, C)
+    return {{"logits", classifier(nn::dropout(pooled, dropout, is_training()))}};  // (B, labels)
   }
 
   Pooler pooler{nullptr};

@@ -2,6 +2,7 @@
 
 #include "graft/core/error.h"
 #include "graft/models/encoder_heads.h"
+#include "graft/nn/dropout.h"
 
 namespace graft::models {
 
@@ -22,7 +23,7 @@ struct DebertaEmbeddings : torch::nn::Module {
     if (positions) x = x + positions(position_ids);
     if (types) x = x + types(type_ids);
     if (widen) x = widen(x);
-    return torch::dropout(norm(x), dropout, is_training());
+    return nn::dropout(norm(x), dropout, is_training());
   }
 
   nn::Embedding words{nullptr}, positions{nullptr}, types{nullptr};
@@ -52,7 +53,7 @@ struct DebertaLayer : torch::nn::Module {
   /// for all, `query_lengths` of them per example -> (M, C)
   Tensor forward(const Tensor& x, const std::vector<int64_t>& lengths, const Tensor& table, const Tensor& index,
                  const std::vector<int64_t>& query_lengths) {
-    const auto drop = [&](const Tensor& y) { return torch::dropout(y, config.hidden_dropout_prob, is_training()); };
+    const auto drop = [&](const Tensor& y) { return nn::dropout(y, config.hidden_dropout_prob, is_training()); };
     // Only the rows of distances that occur are projected: the table has 1,024 of them, a sentence needs few.
     auto rows = positions.rows(*std::max_element(lengths.begin(), lengths.end()));
     Tensor nearby;
@@ -95,9 +96,9 @@ struct DebertaSequenceHead final : Head {
   Reads reads() const override { return {Reads::Where::first}; }
 
   Outputs forward(const std::map<std::string, Activations>& ends) override {
-    const auto& first = ends.at("text").hidden.values;                                     // (B, C)
-    const auto pooled = act(dense(torch::dropout(first, pooler_dropout, is_training())));  // (B, C)
-    return {{"logits", classifier(torch::dropout(pooled, dropout, is_training()))}};       // (B, labels)
+    const auto& first = ends.at("text").hidden.values;                                  // (B, C)
+    const auto pooled = act(dense(nn::dropout(first, pooler_dropout, is_training())));  // (B, C)
+    return {{"logits", classifier(nn::dropout(pooled, dropout, is_training()))}};       // (B, labels)
   }
 
   nn::Activation act;

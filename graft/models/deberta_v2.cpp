@@ -8,6 +8,7 @@
 // Shapes:   N tokens, M tokens that ask, C channels, R rows of the relative table.
 #include "graft/models/deberta_model.h"
 #include "graft/models/encoder_heads.h"
+#include "graft/nn/dropout.h"
 #include "graft/nn/fresh.h"
 #include "graft/nn/runs.h"
 
@@ -62,7 +63,7 @@ struct Convolution final : DebertaAfterFirst {
       convolved.push_back(
           torch::conv1d(x, weight, bias, 1, weight.size(2) / 2, 1, groups).transpose(1, 2).flatten(0, 1));
     }
-    return norm(output + act(torch::dropout(torch::cat(convolved), dropout, is_training())));
+    return norm(output + act(nn::dropout(torch::cat(convolved), dropout, is_training())));
   }
 
   int64_t groups;

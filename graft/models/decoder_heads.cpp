@@ -4,6 +4,7 @@
 
 #include "graft/models/language_head.h"
 #include "graft/nn/chunked_cross_entropy.h"
+#include "graft/nn/dropout.h"
 #include "graft/nn/levels.h"
 #include "graft/nn/tied_linear.h"
 
@@ -46,7 +47,7 @@ struct TokenScore final : NormedHead {
     score = register_module(end.token_head_name, nn::Linear(end.words->weight.size(1), num_labels));
   }
   Outputs forward(const std::map<std::string, Activations>& ends) override {
-    return {{"logits", score(torch::dropout(normed(ends), dropout, is_training()))}};  // (N, labels)
+    return {{"logits", score(nn::dropout(normed(ends), dropout, is_training()))}};  // (N, labels)
   }
   nn::Linear score{nullptr};
   double dropout;

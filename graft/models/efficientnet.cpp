@@ -18,6 +18,7 @@
 #include "graft/nn/activation.h"
 #include "graft/nn/convolution.h"
 #include "graft/nn/drop_path.h"
+#include "graft/nn/dropout.h"
 #include "graft/nn/levels.h"
 
 namespace graft::models {
@@ -121,7 +122,7 @@ struct InvertedResidual {
     y = y * torch::sigmoid(excite(act(reduce(y.mean({2, 3}, true)))));  // (B, C, 1, 1)
     y = project_norm(project(y));
     if (!spec.skip) return y;
-    if (drops_elements) return x + torch::dropout(y, drop_path, module->is_training());
+    if (drops_elements) return x + nn::dropout(y, drop_path, module->is_training());
     return x + nn::drop_path(y, x.size(0), drop_path, module->is_training());
   }
 };

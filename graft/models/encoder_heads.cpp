@@ -1,5 +1,6 @@
 #include "graft/models/encoder_heads.h"
 
+#include "graft/nn/dropout.h"
 #include "graft/nn/levels.h"
 
 #include "graft/nn/chunked_cross_entropy.h"
@@ -37,7 +38,7 @@ struct TokenHead final : Head {
   Reads reads() const override { return {Reads::Where::all}; }
 
   Outputs forward(const std::map<std::string, Activations>& ends) override {
-    const auto x = torch::dropout(ends.begin()->second.hidden.values, dropout, is_training());
+    const auto x = nn::dropout(ends.begin()->second.hidden.values, dropout, is_training());
     return {{"logits", classifier(x)}};  // (N, labels)
   }
 

@@ -10,6 +10,7 @@
 #include "graft/models/decoder_heads.h"
 #include "graft/models/decoder_model.h"
 #include "graft/nn/activation.h"
+#include "graft/nn/dropout.h"
 
 namespace graft::models {
 namespace {
@@ -97,7 +98,7 @@ struct BigCodeLayerImpl : torch::nn::Module {
     mlp = register_module("mlp", BigCodeMlp(c));
   }
   Tensor forward(const Tensor& x, const nn::CausalRows& rows) {
-    const auto drop = [&](const Tensor& t) { return torch::dropout(t, dropout, is_training()); };
+    const auto drop = [&](const Tensor& t) { return nn::dropout(t, dropout, is_training()); };
     const auto needed = rows.index.defined() ? x.index_select(0, rows.index) : x;  // (M, C)
     const auto y = needed + drop(attn(ln_1(x), rows));
     return y + drop(mlp(ln_2(y)));
@@ -147,7 +148,7 @@ struct BigCodeModel final : DecoderModel {
 
  protected:
   Tensor embed(const Tensor& ids, const Tensor& positions) override {
-    return torch::dropout(words_(ids) + places_(positions), dropout_, words_->is_training());
+    return nn::dropout(words_(ids) + places_(positions), dropout_, words_->is_training());
   }
   Tensor layer(int64_t index, const Tensor& x, const nn::CausalRows& rows, const nn::Rotation&) override {
     return layers_[index]->forward(x, rows);

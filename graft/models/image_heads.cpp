@@ -1,6 +1,7 @@
 #include "graft/models/image_heads.h"
 
 #include "graft/core/error.h"
+#include "graft/nn/dropout.h"
 #include "graft/nn/levels.h"
 
 namespace graft::models {
@@ -30,7 +31,7 @@ struct ImageClassifier final : Head {
   Outputs forward(const std::map<std::string, Activations>& ends) override {
     auto x = pooled(ends.at("image").hidden, options);
     if (norm) x = norm(x);
-    return {{"logits", classifier(torch::dropout(x, options.dropout, is_training()))}};
+    return {{"logits", classifier(nn::dropout(x, options.dropout, is_training()))}};
   }
 
   ImageHeadOptions options;

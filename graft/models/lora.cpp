@@ -6,6 +6,7 @@
 #include "graft/core/error.h"
 #include "graft/models/language_head.h"
 #include "graft/models/loading.h"
+#include "graft/nn/dropout.h"
 #include "graft/nn/layers.h"
 
 namespace graft::models {
@@ -24,7 +25,7 @@ struct Lora final : nn::Adapter {
   }
   Tensor apply(const Tensor& input, const Tensor& output) override {
     if (off) return output;
-    const auto x = torch::dropout(input, dropout, is_training());
+    const auto x = nn::dropout(input, dropout, is_training());
     return output + torch::linear(torch::linear(x, lora_A), lora_B) * scale;
   }
   Tensor joined(const Tensor& weight) const override { return off ? weight : weight + product(); }

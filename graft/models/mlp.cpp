@@ -8,6 +8,7 @@
 #include "graft/models/config.h"
 #include "graft/models/image_heads.h"
 #include "graft/nn/activation.h"
+#include "graft/nn/dropout.h"
 #include "graft/nn/levels.h"
 
 namespace graft::models {
@@ -61,7 +62,7 @@ struct Mlp final : Model {
       x = std::move(flat);
     }
     auto& layer = layers[index];
-    x.hidden.values = torch::dropout(act(layer(x.hidden.values)), spec.dropout, layer->is_training());
+    x.hidden.values = nn::dropout(act(layer(x.hidden.values)), spec.dropout, layer->is_training());
     if (needed && needed->index.defined()) x.hidden = {x.hidden.values.index_select(0, needed->index), needed->lengths};
     return x;
   }

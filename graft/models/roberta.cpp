@@ -7,6 +7,7 @@
 #include "graft/models/architectures.h"
 #include "graft/models/encoder_heads.h"
 #include "graft/models/post_norm_model.h"
+#include "graft/nn/dropout.h"
 #include "graft/nn/levels.h"
 
 namespace graft::models {
@@ -44,7 +45,7 @@ struct RobertaSequenceHead final : Head {
   Reads reads() const override { return {Reads::Where::first}; }
 
   Outputs forward(const std::map<std::string, Activations>& ends) override {
-    const auto drop = [&](const Tensor& x) { return torch::dropout(x, dropout, is_training()); };
+    const auto drop = [&](const Tensor& x) { return nn::dropout(x, dropout, is_training()); };
     const auto x = torch::tanh(dense(drop(ends.at("text").hidden.values)));  // (B, C)
     return {{"logits", out_proj(drop(x))}};                                  // (B, labels)
   }

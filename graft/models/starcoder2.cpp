@@ -11,6 +11,7 @@
 #include "graft/models/decoder_heads.h"
 #include "graft/models/decoder_model.h"
 #include "graft/nn/activation.h"
+#include "graft/nn/dropout.h"
 #include "graft/nn/rotary_attention.h"
 
 namespace graft::models {
@@ -74,7 +75,7 @@ struct Starcoder2LayerImpl : torch::nn::Module {
         register_module("post_attention_layernorm", nn::LayerNorm(c.hidden_size, c.norm_epsilon));
   }
   Tensor forward(const Tensor& x, const nn::CausalRows& rows, const nn::Rotation& rotation) {
-    const auto drop = [&](const Tensor& t) { return torch::dropout(t, dropout, is_training()); };
+    const auto drop = [&](const Tensor& t) { return nn::dropout(t, dropout, is_training()); };
     const auto needed = rows.index.defined() ? x.index_select(0, rows.index) : x;  // (M, C)
     const auto y = needed + drop(self_attn(input_layernorm(x), rows, rotation));
     return y + drop(mlp(post_attention_layernorm(y)));
@@ -124,7 +125,7 @@ struct Starcoder2Model final : DecoderModel {
 
  protected:
   Tensor embed(const Tensor& ids, const Tensor&) override {
-    return torch::dropout(words_(ids), dropout_, words_->is_training());
+    return nn::dropout(words_(ids), dropout_, words_->is_training());
   }
   Tensor layer(int64_t index, const Tensor& x, const nn::CausalRows& rows, const nn::Rotation& rotation) override {
     return layers_[index]->forward(x, rows, rotation);

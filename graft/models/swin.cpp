@@ -19,8 +19,10 @@
 #include "graft/nn/activation.h"
 #include "graft/nn/convolution.h"
 #include "graft/nn/drop_path.h"
+#include "graft/nn/dropout.h"
 #include "graft/nn/fresh.h"
 #include "graft/nn/levels.h"
+#include "graft/nn/scaled_dot_product.h"
 
 namespace graft::models {
 namespace {
@@ -214,7 +216,7 @@ struct SwinBlock {
   Tensor forward(const Tensor& x, int64_t B, int64_t H, int64_t W) {
     const bool training = module->is_training();
     const auto finished = [&](const Tensor& y) {
-      return nn::drop_path(torch::dropout(y, hidden_dropout, training), B, drop_path, training);
+      return nn::drop_path(nn::dropout(y, hidden_dropout, training), B, drop_path, training);
     };
     const Windows windows(H, W, window, shifted, spec);
     const auto mixed = attend(windows.cut(norm1(x).view({B, H, W, -1})), windows, B);
@@ -244,7 +246,7 @@ struct SwinBlock {
     }
     const auto heads = [&](const Tensor& y) { return y.reshape(shape).transpose(-3, -2); };  // (..., h, T, D)
     const double dropout = module->is_training() ? attention_dropout : 0.0;
-    const auto mixed = at::scaled_dot_product_attention(heads(q), heads(k), heads(v), bias.unsqueeze(0), dropout);
+    const auto mixed = nn::scaled_dot_product(heads(q), heads(k), heads(v), bias.unsqueeze(0), {.dropout = dropout});
     return output(mixed.transpose(-3, -2).reshape({B * count, T, -1}));
   }
 
@@ -358,8 +360,7 @@ struct Swin : Model {
     const auto B = map.size(0), H = map.size(2), W = map.size(3);
     const auto tokens = patch_norm(map.flatten(2).transpose(1, 2));
     Activations embedded;
-    embedded.hidden.values =
-        torch::dropout(tokens, spec.hidden_dropout, patches->is_training()).reshape({B * H * W, -1});
+    embedded.hidden.values = nn::dropout(tokens, spec.hidden_dropout, patches->is_training()).reshape({B * H * W, -1});
     embedded.hidden.lengths.assign(B, H * W);
     embedded.kept["grid"] = {torch::tensor({H, W}, torch::kInt64).repeat({B, 1}).to(map.device()), pixels.lengths};
     return embedded;

@@ -3,6 +3,7 @@
 #include "graft/core/error.h"
 #include "graft/nn/attention.h"
 #include "graft/nn/drop_path.h"
+#include "graft/nn/dropout.h"
 #include "graft/nn/fresh.h"
 #include "graft/nn/levels.h"
 
@@ -114,7 +115,7 @@ VisionLayer::VisionLayer(torch::nn::Module& root, const std::string& prefix, con
 
 Tensor VisionLayer::forward(const Tensor& x, const std::vector<int64_t>& lengths) {
   const auto B = static_cast<int64_t>(lengths.size());
-  const auto dropped = [&](const Tensor& y) { return torch::dropout(y, hidden_dropout, is_training()); };
+  const auto dropped = [&](const Tensor& y) { return nn::dropout(y, hidden_dropout, is_training()); };
   const auto y = norm1(x);
   Tensor q, k, v;
   if (qkv) {
@@ -206,7 +207,7 @@ Tensor VisionTransformer::embed(const Tensor& pixels) {
     special.push_back(tokens + table.narrow(0, 1, h * w));
     tokens = torch::cat(special, 1);
   }
-  return torch::dropout(tokens, o.position_dropout, patches->is_training());  // (B, T, C)
+  return nn::dropout(tokens, o.position_dropout, patches->is_training());  // (B, T, C)
 }
 
 Tensor VisionTransformer::encode(const Tensor& tokens) {

@@ -2,6 +2,7 @@
 
 #include "graft/core/error.h"
 #include "graft/nn/runs.h"
+#include "graft/nn/scaled_dot_product.h"
 #include "graft/nn/varlen_attention.h"
 
 namespace graft::nn {
@@ -15,8 +16,8 @@ Tensor attend(const Tensor& query, const Tensor& key, const Tensor& value, const
   const auto heads = [&](const Tensor& x, int64_t length) {
     return x.view({run.examples, length, num_heads, -1}).transpose(1, 2);  // (b, H, T, D)
   };
-  const auto mixed = at::scaled_dot_product_attention(heads(query, run.query_length), heads(key, run.length),
-                                                      heads(value, run.length), {}, dropout);
+  const auto mixed = scaled_dot_product(heads(query, run.query_length), heads(key, run.length),
+                                        heads(value, run.length), {}, {.dropout = dropout});
   return mixed.transpose(1, 2).reshape({run.examples * run.query_length, -1});
 }
 

@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "graft/core/error.h"
+#include "graft/nn/scaled_dot_product.h"
 #include "graft/nn/varlen_attention.h"
 
 namespace graft::nn {
@@ -64,8 +65,8 @@ Tensor attend(const Tensor& query, const Tensor& key, const Tensor& value, const
                                   (run.first_row + torch::arange(run.examples, options).unsqueeze(1) * run.length);
     mask = visible(places, run.length, o.window);
   }
-  const auto mixed = at::scaled_dot_product_attention(
-      q, k, v, mask.defined() ? std::optional<Tensor>(mask) : std::nullopt, o.dropout, !mask.defined(), o.scale);
+  const auto mixed =
+      scaled_dot_product(q, k, v, mask, {.dropout = o.dropout, .causal = !mask.defined(), .scale = o.scale});
   return mixed.transpose(1, 2).reshape({run.examples * run.query_length, -1});
 }
 
@@ -107,9 +108,8 @@ Tensor attend_to_cache(const Tensor& query, const CausalRows& rows, const Causal
   const auto& layer = cache.layers[rows.layer];
   // The heads that share one of keys ask as if they were its tokens, so that it is not repeated for each: they all stand at
   // the same place.
-  const auto mixed = at::scaled_dot_product_attention(
-      query.view({B, K, o.num_heads / K, -1}), layer.keys.narrow(2, 0, longest), layer.values.narrow(2, 0, longest),
-      mask.defined() ? std::optional<Tensor>(mask) : std::nullopt, 0, false, o.scale);
+  const auto mixed = scaled_dot_product(query.view({B, K, o.num_heads / K, -1}), layer.keys.narrow(2, 0, longest),
+                                        layer.values.narrow(2, 0, longest), mask, {.scale = o.scale});
   return mixed.reshape({B, -1});
 }
 

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "graft/core/error.h"
+#include "graft/nn/dropout.h"
 #include "graft/nn/runs.h"
 
 namespace graft::nn {
@@ -46,7 +47,7 @@ Tensor attend(const Part& part, const Tensor& position_key, const Tensor& positi
     const auto of_keys = torch::matmul(key, (position_query / scale).transpose(-1, -2));  // (b, H, T, R)
     scores = scores + of_keys.gather(-1, all_heads(row.transpose(-1, -2))).transpose(-1, -2);
   }
-  const auto weights = torch::dropout(torch::softmax(scores, -1), dropout, dropout > 0);
+  const auto weights = nn::dropout(torch::softmax(scores, -1), dropout, dropout > 0);
   const auto mixed = torch::matmul(weights, heads(part.value, run.length));  // (b, H, Tq, D)
   return mixed.transpose(1, 2).reshape({run.examples * run.query_length, -1});
 }

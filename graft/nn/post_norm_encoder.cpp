@@ -1,6 +1,7 @@
 #include "graft/nn/post_norm_encoder.h"
 
 #include "graft/nn/attention.h"
+#include "graft/nn/dropout.h"
 #include "graft/nn/levels.h"
 
 namespace graft::nn {
@@ -18,7 +19,7 @@ PostNormEmbeddingsImpl::PostNormEmbeddingsImpl(const PostNormOptions& o) : dropo
 Tensor PostNormEmbeddingsImpl::forward(const Tensor& ids, const Tensor& type_ids, const Tensor& positions) {
   // The reference's order of the sum, so that rounding is the same.
   const auto x = word_embeddings(ids) + token_type_embeddings(type_ids) + position_embeddings(positions);
-  return torch::dropout(norm(x), dropout, is_training());  // (N, C)
+  return nn::dropout(norm(x), dropout, is_training());  // (N, C)
 }
 
 PostNormLayerImpl::PostNormLayerImpl(const PostNormOptions& o)
@@ -42,8 +43,8 @@ Tensor PostNormLayerImpl::forward(const Tensor& x, const std::vector<int64_t>& l
   const auto needed = index.defined() ? x.index_select(0, index) : x;  // (M, C)
   const auto mixed = attention(query(needed), key(x), value(x), query_lengths, lengths, num_heads,
                                is_training() ? attention_dropout : 0.0);
-  const auto y = attention_norm(torch::dropout(attention_dense(mixed), dropout, is_training()) + needed);
-  return output_norm(torch::dropout(outer(act(inner(y))), dropout, is_training()) + y);
+  const auto y = attention_norm(nn::dropout(attention_dense(mixed), dropout, is_training()) + needed);
+  return output_norm(nn::dropout(outer(act(inner(y))), dropout, is_training()) + y);
 }
 
 PostNormEncoderImpl::PostNormEncoderImpl(const PostNormOptions& o) {

@@ -126,7 +126,7 @@ TEST_F(Tasks, SeveralLabelsATextFromACsvFile) {
     return tiny_sentence(random, good ? "good" : "the") + " " + tiny_sentence(random, music ? "bad" : "a") + "," +
            (good ? "praise" : "") + (good && music ? "|" : "") + (music ? "complaint" : "");
   });
-  const auto result = finetuned({"data.task=multilabel"});
+  const auto result = finetuned({"data.task=multilabel", "finetune.full.epochs=60"});
   EXPECT_EQ(result["finetune"]["metric"], "micro_f1");
   EXPECT_GT(result["test"]["micro_f1"], 0.9);
   EXPECT_TRUE(result["test"].contains("macro_auroc"));
