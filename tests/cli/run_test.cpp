@@ -244,6 +244,24 @@ TEST(Run, WithWeightsInBfloat16ItLeavesABfloat16ModelAndIsResumedToTheByte) {
   }
 }
 
+TEST(Run, UnderAutocastFrozenBlocksAreComputedUnderItTooAndItIsResumedToTheByte) {
+  const Scratch scratch;
+  const auto in_half = [&](const std::string& name) {
+    return with(with(tests::short_run(scratch, name), "train.precision=bfloat16"),
+                "features.folder=" + (scratch / "stores").string());
+  };
+  const auto run = graft(in_half("run"));
+  ASSERT_EQ(run.code, 0) << run.err;
+  const auto listed = graft({"cache", "list", "--json", (scratch / "stores").string()});
+  ASSERT_EQ(listed.code, 0) << listed.err;
+  const auto stores = Json::parse(listed.out)["list"];
+  ASSERT_FALSE(stores.empty());
+  for (const auto& store : stores) EXPECT_EQ(store["made_of"]["precision"], "float32, under autocast") << store;
+  ASSERT_NE(graft(in_half("killed"), "", {"GRAFT_TEST_FAULT=kill:190"}).code, 0);
+  ASSERT_EQ(graft({"run", "--quiet", "--resume", (scratch / "killed").string()}).code, 0);
+  EXPECT_EQ(tests::run_fingerprint(scratch / "killed"), tests::run_fingerprint(scratch / "run"));
+}
+
 TEST(Run, PullsTowardsTheSourceAreRefusedWithWeightsInBfloat16) {
   const Scratch scratch;
   const auto refused = graft(with(with(tests::short_run(scratch, "run"), "train.weights=bfloat16"), "retain.l2sp=1"));
