@@ -42,8 +42,8 @@ struct ReadIndex {
 };
 ReadIndex resolve(const Reads& reads, const std::vector<int64_t>& lengths, torch::Device device);
 
-/// (B, C) in float32: the mean over each example's rows (N, C), or over the places of maps (B, C, H, W). 0 for an example
-/// without rows.
+/// (B, C), of bfloat16 in float32: the mean over each example's rows (N, C), or over the places of maps (B, C, H, W).
+/// 0 for an example without rows.
 Tensor mean_of(const Rows& rows);
 
 /// The examples `order[0], order[1], ...` of the rows.

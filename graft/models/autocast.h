@@ -5,8 +5,8 @@
 
 namespace graft::models {
 
-/// Autocast to bfloat16 on a device while it lives, if `on` and not on already. Micikevicius et al. 2018, "Mixed Precision Training", sec. 3,
-/// without their scaling of the loss: bfloat16 has float32's exponents.
+/// Autocast to bfloat16 on a device while it lives, if `on` and not on already. Micikevicius et al. 2018,
+/// https://arxiv.org/abs/1710.03740, sec. 3, without their scaling of the loss: bfloat16 has float32's exponents.
 class Autocast {
  public:
   Autocast(torch::Device device, bool on);

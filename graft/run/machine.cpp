@@ -16,7 +16,7 @@ namespace {
 /// shapes from block to block, hardly ever from step to step, so a few are as fast; networks of images are too.
 void keep_few_kernels() {
   constexpr auto kSetting = "ONEDNN_PRIMITIVE_CACHE_CAPACITY";  // read at the first product
-  if (!::getenv("DNNL_PRIMITIVE_CACHE_CAPACITY")) ::setenv(kSetting, "32", /*overwrite=*/0);
+  if (!::getenv("DNNL_PRIMITIVE_CACHE_CAPACITY")) ::setenv(kSetting, "16", /*overwrite=*/0);
 }
 
 }  // namespace
