@@ -254,7 +254,7 @@ TEST(Run, UnderAutocastFrozenBlocksAreComputedUnderItTooAndItIsResumedToTheByte)
   ASSERT_EQ(run.code, 0) << run.err;
   const auto listed = graft({"cache", "list", "--json", (scratch / "stores").string()});
   ASSERT_EQ(listed.code, 0) << listed.err;
-  const auto stores = Json::parse(listed.out)["list"];
+  const auto stores = Json::parse(listed.out)["stores"];
   ASSERT_FALSE(stores.empty());
   for (const auto& store : stores) EXPECT_EQ(store["made_of"]["precision"], "float32, under autocast") << store;
   ASSERT_NE(graft(in_half("killed"), "", {"GRAFT_TEST_FAULT=kill:190"}).code, 0);
