@@ -93,7 +93,7 @@ TEST(Retain, EveryRunReportsWhatTheSourceLost) {
   const auto result = Json::parse(free.out);
   const double before = result["retained"]["source"]["value"];
   EXPECT_GE(before, 0.9) << "of the 64 examples that the source was trained with";
-  EXPECT_NEAR(result["retained"]["source"]["cka"].get<double>(), 1, 1e-12);
+  EXPECT_DOUBLE_EQ(result["retained"]["source"]["cka"].get<double>(), 1);
   const auto& phases = result["finetune"]["phases"];
   EXPECT_EQ(phases[0]["retained"], result["retained"]["source"]) << "the head phase moves no block";
   EXPECT_LT(phases.back()["retained"]["cka"], 0.999);

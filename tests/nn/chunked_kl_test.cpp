@@ -105,8 +105,9 @@ TEST_P(ChunkedKl, OfTheLikeliestTokensItIsThatOfTheGroups) {
     const auto likely = most_likely(source, k, 5);
     EXPECT_EQ(likely.ids.sizes(), (std::vector<int64_t>{kRows, k}));
     expect_equal(chunked_kl(tuned, likely, GetParam(), 4), plain(&likely), 1e-8);
-    EXPECT_LE(chunked_kl(tuned, likely, GetParam()).item<double>(), plain().item<double>() * (1 + 1e-8))
-        << "grouping loses";
+    const double grouped = chunked_kl(tuned, likely, GetParam()).item<double>(), whole = plain().item<double>();
+    if (k < kVocabulary - 1) EXPECT_LT(grouped, whole) << "grouping loses";
+    else EXPECT_NEAR(grouped, whole, 1e-12 * whole) << "the rest is one token, so nothing is grouped";
   }
 }
 
