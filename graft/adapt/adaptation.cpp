@@ -53,8 +53,7 @@ std::string Adaptation::told(const Json& values) const {
 }
 
 double Adaptation::held_out_loss() const {
-  return train::evaluate(model_, *objective_.held_out, training_.micro_batch_tokens, training_.precision == "bfloat16")
-      .loss;
+  return train::evaluate(model_, *objective_.held_out, training_.micro_batch_tokens, training_.bf16()).loss;
 }
 
 void Adaptation::save(bool must) const {

@@ -8,9 +8,9 @@
 #include "graft/core/hash.h"
 #include "graft/core/interrupt.h"
 #include "graft/io/safetensors.h"
-#include "graft/models/autocast.h"
 #include "graft/models/device.h"
 #include "graft/models/loading.h"
+#include "graft/nn/autocast.h"
 
 namespace graft::features {
 namespace {
@@ -111,7 +111,7 @@ Activations Store::read(const std::vector<int64_t>& examples, torch::Device devi
       out = std::copy(bytes.begin(), bytes.end(), out);
     }
     rows.values = models::placed(values, device);
-    const bool as_computed = models::under_autocast(device) && file_->computed_in_half(name);
+    const bool as_computed = nn::under_autocast(device) && file_->computed_in_half(name);
     if (values.is_floating_point() && !as_computed) rows.values = rows.values.to(torch::kFloat32);
     if (name == "hidden") x.hidden = std::move(rows);
     else x.kept[name.substr(5)] = std::move(rows);
@@ -301,7 +301,7 @@ struct FrozenPass {
   ~FrozenPass() { model.train(was_training); }
   models::Model& model;
   bool was_training;
-  models::Autocast autocast;
+  nn::Autocast autocast;
   torch::NoGradGuard no_grad;
 };
 

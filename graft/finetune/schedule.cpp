@@ -436,7 +436,7 @@ struct Schedule::Machine {
   /// The same from its beginning: with the closed form, its weights compete with what is learned from there.
   std::unique_ptr<Phase> started_head_phase(int64_t trial, const train::Stream& stream, const train::Stream& judged,
                                             models::Model& model, const std::string& name) const {
-    const bool bf16 = s.training.precision == "bfloat16";
+    const bool bf16 = s.training.bf16();
     const auto rows = s.training.micro_batch_tokens;
     std::optional<double> start;
     if (trials[trial].closed_form &&
@@ -448,8 +448,7 @@ struct Schedule::Machine {
   /// A language head is not fresh: what the source can do already competes with what the head learns.
   void measure_source() {
     if (s.task != "causal_lm" || state.measured) return;
-    const auto predictions =
-        train::evaluate(s.model, validation, s.training.micro_batch_tokens, s.training.precision == "bfloat16");
+    const auto predictions = train::evaluate(s.model, validation, s.training.micro_batch_tokens, s.training.bf16());
     state.of_source = train::metric_of(metric, predictions);
     state.measured = true;
     result["source"] = train::all_metrics(predictions);
@@ -575,7 +574,7 @@ struct Schedule::Machine {
   /// The head just trained, or, where the splits are larger than the sample, one trained on as much as the random copy's.
   Predictions on_features(const SampledSplit& some, const SampledSplit& judged) {
     if (some.inputs.size() == s.train.inputs->size() && judged.inputs.size() == s.validation.inputs->size())
-      return train::evaluate(s.model, validation, s.training.micro_batch_tokens, s.training.precision == "bfloat16");
+      return train::evaluate(s.model, validation, s.training.micro_batch_tokens, s.training.bf16());
     const auto keep = copy_of_head();
     put(head_start);
     auto predictions = trained_on_sample(s.model, some, judged, "its features");

@@ -2,6 +2,7 @@
 
 #include "graft/core/error.h"
 #include "graft/models/device.h"
+#include "graft/nn/autocast.h"
 
 namespace graft::models {
 
@@ -18,7 +19,7 @@ ReadIndex resolve(const Reads& reads, const std::vector<int64_t>& lengths, torch
 }
 
 Tensor mean_of(const Rows& rows) {
-  const auto values = rows.values.scalar_type() == torch::kBFloat16 ? rows.values.to(torch::kFloat32) : rows.values;
+  const auto values = nn::widened(rows.values);
   if (values.dim() > 2) return values.mean({2, 3});
   const auto B = static_cast<int64_t>(rows.lengths.size());
   if (values.size(0) == B) return values;

@@ -1,8 +1,8 @@
 #include "graft/nn/half_weights.h"
 
-#include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "graft/nn/autocast.h"
 #include "graft/nn/linear.h"
 
 namespace graft::nn {
@@ -56,8 +56,7 @@ struct WidenedEmbedding : torch::autograd::Function<WidenedEmbedding> {
 }  // namespace
 
 bool must_widen(const Tensor& x, const Tensor& weight) {
-  return weight.scalar_type() == torch::kBFloat16 && x.scalar_type() == torch::kFloat32 &&
-         !at::autocast::is_autocast_enabled(x.device().type());
+  return weight.scalar_type() == torch::kBFloat16 && x.scalar_type() == torch::kFloat32 && !under_autocast(x.device());
 }
 
 Tensor widened_linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {

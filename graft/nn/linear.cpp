@@ -1,10 +1,10 @@
 #include "graft/nn/linear.h"
 
 #include <ATen/Version.h>
-#include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "graft/nn/autocast.h"
 #include "graft/nn/half_weights.h"
 
 namespace graft::nn {
@@ -57,7 +57,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   if (must_widen(x, weight)) return widened_linear(x, weight, bias);
   const auto plain = [](const Tensor& t) { return t.device().is_cpu() && t.scalar_type() == torch::kFloat32; };
   if (!multiplies_by_onednn() || !plain(x) || !plain(weight) || x.numel() * weight.size(0) < kLarge || x.dim() < 2 ||
-      at::autocast::is_autocast_enabled(at::kCPU) || !at::globalContext().userEnabledMkldnn())
+      under_autocast(torch::kCPU) || !at::globalContext().userEnabledMkldnn())
     return torch::linear(x, weight, bias);
   const auto optional_bias = bias.defined() ? std::optional(bias) : std::nullopt;
   return OneDnnLinear::apply(x, weight, optional_bias);

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "graft/nn/autocast.h"
 #include "graft/nn/dropout.h"
 
 namespace graft::nn {
@@ -31,8 +32,7 @@ Tensor scaled_dot_product(const Tensor& query, const Tensor& key, const Tensor& 
   const auto scale = o.scale.value_or(1 / std::sqrt(static_cast<double>(query.size(-1))));
   // In float32, under autocast too: these products are small, and for bfloat16 a kernel would be made for each shape.
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::DispatchKey::AutocastCPU);
-  const auto wide = [](const Tensor& x) { return x.scalar_type() == torch::kBFloat16 ? x.to(torch::kFloat32) : x; };
-  auto scores = torch::matmul(wide(query) * scale, wide(key).transpose(-1, -2));  // (b, H, Tq, T)
+  auto scores = torch::matmul(widened(query) * scale, widened(key).transpose(-1, -2));  // (b, H, Tq, T)
   if (o.causal) {
     const auto later = torch::ones({query.size(-2), key.size(-2)}, torch::kBool).triu(1);
     scores = scores.masked_fill(later, kHidden);
@@ -42,7 +42,7 @@ Tensor scaled_dot_product(const Tensor& query, const Tensor& key, const Tensor& 
     scores = scores + mask;
   }
   const auto weights = nn::dropout(torch::softmax(scores, -1), o.dropout, o.dropout > 0);
-  return torch::matmul(weights, wide(value)).to(query.scalar_type());
+  return torch::matmul(weights, widened(value)).to(query.scalar_type());
 }
 
 }  // namespace graft::nn

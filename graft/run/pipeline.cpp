@@ -584,8 +584,8 @@ struct Runner {
     for (int step = 0; step <= kSteps; ++step) {
       const double share = static_cast<double>(step) / kSteps;
       retain::interpolate(model, from, to, share);
-      const auto target = train::metric_of(metric, train::evaluate(model, *stream, recipe.train.micro_batch_tokens,
-                                                                   recipe.train.precision == "bfloat16"));
+      const auto target = train::metric_of(
+          metric, train::evaluate(model, *stream, recipe.train.micro_batch_tokens, recipe.train.bf16()));
       const auto measure = knowledge.measure(model, same_head, Asked::choice);
       path.push_back({share, sign * target, kept(measure)});
       curve.push_back({{"share", share}, {metric, target}, {"retained", measure}});
@@ -699,8 +699,8 @@ struct Runner {
     model.unfreeze_only(model.all_groups());  // nothing is stored for the test split
     const auto stream =
         train::task_stream(model, feed, dataset.task, dataset.label_names, dataset.test, test.alignment);
-    results["test"] = train::all_metrics(
-        train::evaluate(model, *stream, recipe.train.micro_batch_tokens, recipe.train.precision == "bfloat16"));
+    results["test"] =
+        train::all_metrics(train::evaluate(model, *stream, recipe.train.micro_batch_tokens, recipe.train.bf16()));
     results["test"]["examples"] = dataset.test.size();
     journal.write("test", results["test"]);
     std::string text = "test:";
@@ -717,7 +717,7 @@ struct Runner {
     identity["threads"] = at::get_num_threads();
     identity["device"] = models::device_name();
     if (models::compute_device().is_cuda()) progress.line("computing on " + models::device_name());
-    else if (recipe.train.precision == "bfloat16" && !__builtin_cpu_supports("avx512bf16"))
+    else if (recipe.train.bf16() && !__builtin_cpu_supports("avx512bf16"))
       progress.line("note: this processor has no bfloat16 arithmetic; bfloat16 is slower here than float32.");
     identity["source"] = io::checkpoint_hash(io::read_checkpoint(origin.folder));
     if (resume) load_checkpoint();

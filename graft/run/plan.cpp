@@ -89,8 +89,6 @@ struct Section {
   std::vector<PlannedPhase> phases;
   MemoryShape memory;
 
-  bool bf16() const { return training.precision == "bfloat16"; }
-
   MemoryChoices choices() const {
     MemoryChoices c{.weights = training.weights,
                     .checkpointing = training.activation_checkpointing,
@@ -115,7 +113,7 @@ struct Section {
 
   /// Forward and loss of some examples, with the graph that the backward pass needs.
   train::Tensor loss_of(std::map<std::string, train::Activations> entering, const Batch& part, bool checkpointed) {
-    const train::Autocast autocast(model->device(), bf16());
+    const train::Autocast autocast(model->device(), training.bf16());
     const auto outputs = train::forward_behind(*model, std::move(entering), train->reads(part, 0), checkpointed);
     return train->loss_sum(outputs, part, 0);
   }
@@ -488,7 +486,7 @@ struct Planner {
       model.unfreeze_only(model.all_groups());
       model.eval();
       const torch::NoGradGuard no_grad;
-      const train::Autocast autocast(model.device(), section.bf16());
+      const train::Autocast autocast(model.device(), section.training.bf16());
       per_row = seconds_per_row(train::batches_by_rows(*train_stream, recipe.features.capture_tokens), *train_stream,
                                 [&](const Batch& batch) {
                                   auto entering = train_stream->enter(batch, 0);

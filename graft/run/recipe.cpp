@@ -290,7 +290,7 @@ Recipe read_recipe(Json json, const std::vector<std::string>& set, Purpose purpo
     mistakes.push_back("adapt.corpus: is missing; give a file or folder of unlabelled text or images");
   if (purpose == Purpose::run || purpose == Purpose::adapt) check_adapt(recipe, checks);
   // Frozen blocks are computed as those that train, wherever the pass over them is made.
-  recipe.features.bf16 = recipe.train.precision == "bfloat16";
+  recipe.features.bf16 = recipe.train.bf16();
   if (mistakes.empty()) return recipe;
   std::string text =
       fmt::format("the recipe has {} {}:", mistakes.size(), mistakes.size() == 1 ? "mistake" : "mistakes");

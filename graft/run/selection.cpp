@@ -403,7 +403,7 @@ class Selection {
   /// Seconds that the frozen chains take for an example, from batches of about a second.
   double seconds_per_example(models::Model& model, const features::Inputs& inputs) {
     const torch::NoGradGuard no_grad;
-    const models::Autocast autocast(model.device(), recipe_.features.bf16);
+    const train::Autocast autocast(model.device(), recipe_.features.bf16);
     const auto batches = features::batches_by_length(inputs, recipe_.features.capture_tokens);
     int64_t examples = 0;
     const auto started = Clock::now();

@@ -100,7 +100,7 @@ Activations forward_checkpointed(models::Model& model, const std::string& chain,
   work->block = block;
   work->needed = needed;
   work->generator = at::detail::getDefaultCPUGenerator().get_state();
-  work->autocast = models::under_autocast(model.device());
+  work->autocast = nn::under_autocast(model.device());
   work->entering = std::move(x);
   Tensors values;
   for (const auto& input : inputs) values.push_back(input.detach());

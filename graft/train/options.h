@@ -19,6 +19,8 @@ struct TrainOptions {
   int64_t threads = 0;
   double checkpoint_seconds = 20;
 
+  bool bf16() const { return precision == "bfloat16"; }
+
   template <class Visitor>
   void visit(Visitor&& field) {
     field("batch_size", batch_size, "examples of one step (Devlin et al. 2019, A.3)");

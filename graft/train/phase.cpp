@@ -128,7 +128,7 @@ void Phase::train_step(const std::vector<int64_t>& batch, double position, int64
         seed_of(seed_, {plan_.stage, plan_.name, "dropout"}, {epoch, static_cast<uint64_t>(state_.step), part++}));
     Tensor loss;
     {
-      const Autocast autocast(model_.device(), options_.precision == "bfloat16");
+      const Autocast autocast(model_.device(), options_.bf16());
       const auto entering = train_.enter(examples, epoch);
       const auto reads = train_.reads(examples, epoch);
       const auto ends = ends_behind(model_, entering, reads, options_.activation_checkpointing);
@@ -161,8 +161,8 @@ void Phase::train_step(const std::vector<int64_t>& batch, double position, int64
     const Timed timed(term_seconds_[i]);
     const auto seed = seed_of(seed_, {plan_.stage, plan_.name, "term", terms_[i]->name()},
                               {epoch, static_cast<uint64_t>(state_.step)});
-    const auto value = terms_[i]->add_gradients({model_, epoch, state_.step, steps, static_cast<int64_t>(batch.size()),
-                                                 seed, options_.precision == "bfloat16"});
+    const auto value = terms_[i]->add_gradients(
+        {model_, epoch, state_.step, steps, static_cast<int64_t>(batch.size()), seed, options_.bf16()});
     term_sums_[i] += value;
     terms += total * value;
   }
@@ -252,7 +252,7 @@ void Phase::finish_epoch(const PhaseHooks& hooks) {
 }
 
 Predictions Phase::predictions() const {
-  return evaluate(model_, validation_, options_.micro_batch_tokens, options_.precision == "bfloat16");
+  return evaluate(model_, validation_, options_.micro_batch_tokens, options_.bf16());
 }
 
 void Phase::restore_best() {

@@ -7,16 +7,16 @@
 #include <string>
 #include <vector>
 
-#include "graft/models/autocast.h"
 #include "graft/models/model.h"
+#include "graft/nn/autocast.h"
 #include "graft/train/metrics.h"
 
 namespace graft::train {
 
 using models::Activations;
-using models::Autocast;
 using models::Outputs;
 using models::Reads;
+using nn::Autocast;
 
 /// The epoch number of evaluation passes: masks and views are then the same at each evaluation.
 constexpr uint64_t kEvaluation = UINT64_MAX;

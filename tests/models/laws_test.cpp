@@ -324,7 +324,7 @@ TEST_P(Laws, UnderAutocastStoredActivationsEqualThoseComputedInPlace) {
   const Scratch scratch;
   model.unfreeze_only({"head"});
   store_everything(model, *c.inputs, scratch.path, feed, /*bf16=*/true);
-  EXPECT_FALSE(under_autocast(torch::kCPU)) << "capture leaves the precision as it was";
+  EXPECT_FALSE(nn::under_autocast(torch::kCPU)) << "capture leaves the precision as it was";
   model.eval();
   const torch::NoGradGuard no_grad;
   const auto reads = model.head->reads();
@@ -332,7 +332,7 @@ TEST_P(Laws, UnderAutocastStoredActivationsEqualThoseComputedInPlace) {
     for (int64_t boundary = 1; boundary <= static_cast<int64_t>(chain.blocks.size()); ++boundary)
       for (const auto& examples : features::batches_by_length(*c.inputs, store_options().capture_tokens)) {
         const auto widened = feed.enter(chain.name, boundary, examples, reads).hidden.values;
-        const Autocast autocast(torch::kCPU, true);
+        const nn::Autocast autocast(torch::kCPU, true);
         const auto x = in_place(model, *c.inputs, chain.name, boundary, examples, reads);
         const auto stored = feed.enter(chain.name, boundary, examples, reads);
         EXPECT_TRUE(same(stored.hidden.values, x.hidden.values)) << chain.name << " " << boundary;

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include "graft/models/autocast.h"
+#include "graft/nn/autocast.h"
 #include "tests/models/cases.h"
 
 namespace graft::nn {
@@ -15,21 +15,19 @@ using torch::Tensor;
 // So rare that nothing is dropped here: what is left is the other way to the same result.
 constexpr double kHardly = 1e-9;
 
-std::vector<Tensor> result_and_gradients(const std::vector<Tensor>& inputs, const Tensor& mask, DotProductOptions o) {
-  std::vector<Tensor> leaves;
-  for (const auto& x : inputs) leaves.push_back(x.detach().clone().requires_grad_());
-  auto result = scaled_dot_product(leaves[0], leaves[1], leaves[2], mask, o);
-  (result * torch::arange(result.numel()).view(result.sizes()).sin()).sum().backward();
-  std::vector<Tensor> all{result.detach()};
-  for (const auto& x : leaves) all.push_back(x.grad());
-  return all;
+using Attention = Tensor (*)(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const DotProductOptions&);
+
+Tensor kernel(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& mask,
+              const DotProductOptions& o) {
+  return at::scaled_dot_product_attention(query, key, value, mask.defined() ? std::optional(mask) : std::nullopt,
+                                          o.dropout, o.causal, o.scale);
 }
 
-std::vector<Tensor> of_the_kernel(const std::vector<Tensor>& inputs, const Tensor& mask, const DotProductOptions& o) {
+std::vector<Tensor> result_and_gradients(Attention attention, const std::vector<Tensor>& inputs, const Tensor& mask,
+                                         const DotProductOptions& o) {
   std::vector<Tensor> leaves;
   for (const auto& x : inputs) leaves.push_back(x.detach().clone().requires_grad_());
-  auto result = at::scaled_dot_product_attention(
-      leaves[0], leaves[1], leaves[2], mask.defined() ? std::optional(mask) : std::nullopt, 0, o.causal, o.scale);
+  const auto result = attention(leaves[0], leaves[1], leaves[2], mask, o);
   (result * torch::arange(result.numel()).view(result.sizes()).sin()).sum().backward();
   std::vector<Tensor> all{result.detach()};
   for (const auto& x : leaves) all.push_back(x.grad());
@@ -42,12 +40,12 @@ TEST(ScaledDotProduct, TheStepsAreThoseOfTheKernel) {
     const std::vector<Tensor> inputs{torch::randn({2, 3, T, 8}), torch::randn({2, 3, T, 8}),
                                      torch::randn({2, 3, T, 8})};
     const auto check = [&](const Tensor& mask, DotProductOptions o) {
-      const auto kernel = of_the_kernel(inputs, mask, o);
+      const auto expected = result_and_gradients(kernel, inputs, mask, o);
       for (const double dropout : {0.0, kHardly}) {
         o.dropout = dropout;
-        const auto steps = result_and_gradients(inputs, mask, o);
-        for (size_t i = 0; i < kernel.size(); ++i)
-          EXPECT_LE(relative_difference(steps[i], kernel[i]), 2e-6) << i << " of " << T << ", dropout " << dropout;
+        const auto steps = result_and_gradients(scaled_dot_product, inputs, mask, o);
+        for (size_t i = 0; i < expected.size(); ++i)
+          EXPECT_LE(relative_difference(steps[i], expected[i]), 2e-6) << i << " of " << T << ", dropout " << dropout;
       }
     };
     check({}, {});
@@ -71,11 +69,11 @@ TEST(ScaledDotProduct, OfBfloat16UnderAutocastIsThatOfFloat32Rounded) {
   const auto half = [](const Tensor& x) { return x.to(torch::kBFloat16); };
   const auto q = half(torch::randn({2, 3, 9, 8})), k = half(torch::randn({2, 3, 9, 8})),
              v = half(torch::randn({2, 3, 9, 8}));
-  const auto exact = of_the_kernel({q.to(torch::kFloat32), k.to(torch::kFloat32), v.to(torch::kFloat32)}, {}, {});
-  const models::Autocast autocast(torch::kCPU, true);
+  const auto exact = kernel(widened(q), widened(k), widened(v), {}, {});
+  const Autocast autocast(torch::kCPU, true);
   const auto near = scaled_dot_product(q, k, v, {}, {});
   EXPECT_EQ(near.scalar_type(), torch::kBFloat16);
-  EXPECT_LE(relative_difference(near.to(torch::kFloat32), exact[0]), 1.0 / 256);
+  EXPECT_LE(relative_difference(near.to(torch::kFloat32), exact), 1.0 / 256);
 }
 
 }  // namespace

@@ -3,7 +3,7 @@
 
 #include <torch/types.h>
 
-namespace graft::models {
+namespace graft::nn {
 
 /// Autocast to bfloat16 on a device while it lives, if `on` and not on already. Micikevicius et al. 2018,
 /// https://arxiv.org/abs/1710.03740, sec. 3, without their scaling of the loss: bfloat16 has float32's exponents.
@@ -22,4 +22,7 @@ class Autocast {
 /// Whether an Autocast lives for this device.
 bool under_autocast(torch::Device device);
 
-}  // namespace graft::models
+/// x, of bfloat16 as float32: for sums that autocast leaves short.
+torch::Tensor widened(const torch::Tensor& x);
+
+}  // namespace graft::nn
