@@ -1,8 +1,5 @@
 #include "graft/core/process.h"
 
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
 #include <time.h>
 #include <unistd.h>
 
@@ -79,13 +76,6 @@ uint64_t available_memory() {
   if (const char* said = std::getenv("GRAFT_TEST_MEMORY")) return std::strtoull(said, nullptr, 10);
   const auto free = 1024 * number_behind("/proc/meminfo", "MemAvailable:");
   return std::min(free > 0 ? free : UINT64_MAX, left_in_control_group());
-}
-
-void keep_freed_memory() {
-#ifdef __GLIBC__
-  mallopt(M_MMAP_THRESHOLD, 32 << 20);
-  mallopt(M_TRIM_THRESHOLD, 64 << 20);
-#endif
 }
 
 void reset_peak_memory() { std::ofstream("/proc/self/clear_refs") << "5"; }  // proc(5)

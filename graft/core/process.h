@@ -18,8 +18,4 @@ uint64_t held_memory();
 /// is less; UINT64_MAX where nothing tells. GRAFT_TEST_MEMORY=<bytes> says it for tests.
 uint64_t available_memory();
 
-/// From now on freed memory stays with the process up to 64 MB, and blocks of up to 32 MB are taken from it: what glibc comes
-/// to by itself once a block of that size was freed. Before that a decoded image is given back and faulted in again each time.
-void keep_freed_memory();
-
 }  // namespace graft

@@ -5,7 +5,6 @@
 
 #include <cstdlib>
 
-#include "graft/core/process.h"
 #include "graft/core/threads.h"
 #include "graft/models/device.h"
 
@@ -22,7 +21,6 @@ void keep_few_kernels() {
 }  // namespace
 
 void use_machine(int64_t threads, const std::string& device) {
-  keep_freed_memory();
   keep_few_kernels();
   at::set_num_threads(static_cast<int>(threads > 0 ? threads : available_cores()));
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
