@@ -9,6 +9,9 @@
 #include <sstream>
 #include <string>
 
+/// gperftools/malloc_extension_c.h declares it too, but not weak: only programs link tcmalloc, not the engine.
+extern "C" __attribute__((weak)) void MallocExtension_ReleaseFreeMemory();
+
 namespace graft {
 namespace {
 
@@ -78,6 +81,13 @@ uint64_t available_memory() {
   return std::min(free > 0 ? free : UINT64_MAX, left_in_control_group());
 }
 
-void reset_peak_memory() { std::ofstream("/proc/self/clear_refs") << "5"; }  // proc(5)
+void release_freed_memory() {
+  if (MallocExtension_ReleaseFreeMemory) MallocExtension_ReleaseFreeMemory();
+}
+
+void reset_peak_memory() {
+  release_freed_memory();
+  std::ofstream("/proc/self/clear_refs") << "5";  // proc(5)
+}
 
 }  // namespace graft

@@ -286,6 +286,7 @@ struct Planner {
           shape.adapters[group.substr(0, group.size() - suffix.size())] = own.matrices + own.others;
     }
     shape.groups = elements_of(*model);
+    release_freed_memory();  // of the adaptation, which was timed before
     shape.process = static_cast<int64_t>(held_memory());
     shape.mapped = holds(source, io::DType::f32);
     shape.mapped_half = holds(source, io::DType::bf16);

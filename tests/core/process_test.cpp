@@ -29,5 +29,14 @@ TEST(Process, TellsWhatItHoldsAndWhatIsLeft) {
   ::unsetenv("GRAFT_TEST_MEMORY");
 }
 
+#ifndef __SANITIZE_ADDRESS__  // whose allocator keeps freed memory
+TEST(Process, GivesBackWhatWasFreed) {
+  const auto before = held_memory();
+  { const std::vector<std::vector<char>> blocks(256, std::vector<char>(1 << 20, 1)); }
+  release_freed_memory();
+  EXPECT_LT(held_memory(), before + (8 << 20));
+}
+#endif
+
 }  // namespace
 }  // namespace graft
