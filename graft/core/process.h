@@ -10,8 +10,8 @@ double process_seconds();
 
 /// What the process needed at its peak, mapped files apart, in bytes (Linux; 0 elsewhere).
 uint64_t peak_memory();
-/// Gives back what was freed. The program's allocator, tcmalloc, keeps it, so it would count as held; nothing where another
-/// allocator stands.
+/// Gives back what was freed, which tcmalloc, the programs' allocator, keeps and held_memory() counts. Does nothing where
+/// another allocator stands.
 void release_freed_memory();
 /// From now on peak_memory() is of what comes; what was freed is given back.
 void reset_peak_memory();

@@ -12,7 +12,7 @@ namespace graft::run {
 namespace {
 
 /// oneDNN keeps the kernels that it made for a shape, a megabyte or two each, of the last 1,024 shapes. Ragged batches repeat
-/// shapes from block to block, hardly ever from step to step, so a few are as fast; for networks of images 16 are too.
+/// shapes from block to block, hardly ever from step to step, so 16 are as fast; so they are for networks of images.
 void keep_few_kernels() {
   constexpr auto kSetting = "ONEDNN_PRIMITIVE_CACHE_CAPACITY";  // read at the first product
   if (!::getenv("DNNL_PRIMITIVE_CACHE_CAPACITY")) ::setenv(kSetting, "16", /*overwrite=*/0);
